@@ -1,0 +1,279 @@
+package plumbing
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Diff is the plan that takes the kernel from have to want. It refuses what the
+// state of the kernel makes impossible. Every interface wanted must have its
+// MAC by now.
+func Diff(place Place, want Network, have State) (Plan, error) {
+	if have.Namespace == Foreign {
+		return nil, refuse("choose another id, or remove it: ip netns delete "+place.Name,
+			"%s is a network namespace of somebody else's", place.Path())
+	}
+	for _, i := range want.Interfaces {
+		if err := checkPort(i, have); err != nil {
+			return nil, err
+		}
+		if i.hasIPv6() && !have.Features.IPv6 {
+			return nil, refuse("boot without ipv6.disable=1, or leave the IPv6 addresses out", "this kernel has no IPv6")
+		}
+	}
+	if err := checkForeignLinks(place, want, have); err != nil {
+		return nil, err
+	}
+	d := differ{place: place, want: want, have: have, routes: want.allRoutes()}
+	d.namespace()
+	d.stale()
+	d.links()
+	d.addresses()
+	d.staleAddresses()
+	d.setRoutes()
+	if have.Namespace == Absent {
+		d.add(publish{})
+	}
+	if len(d.fresh) > 0 {
+		d.add(announce{d.fresh})
+	}
+	return d.plan, nil
+}
+
+// Removal is the plan that takes a namespace of ours away, and leaves its addresses
+// silent and its MACs free: with the namespace alone they would go only when
+// its last process and socket has.
+func Removal(have State) Plan {
+	if have.Namespace != Ours {
+		return nil
+	}
+	plan := Plan{destroySockets{}}
+	for _, l := range slices.Backward(have.Links) {
+		if l.Kind == Macvlan {
+			plan = append(plan, delLink{dev: l.Name})
+		}
+	}
+	return append(plan, unpublish{})
+}
+
+// WithoutProbe is the plan without asking the segment whether the addresses are
+// free.
+func (p Plan) WithoutProbe() Plan {
+	return slices.DeleteFunc(slices.Clone(p), func(s Step) bool { _, ok := s.(probe); return ok })
+}
+
+func checkPort(i Interface, have State) error {
+	port, ok := have.Ports[i.Port]
+	switch {
+	case !ok:
+		return refuse("ports here: "+strings.Join(have.HostLinks, ", "), "no port %s on this host", i.Port)
+	case port.Loopback:
+		return refuse("", "port %s is the loopback: nothing can sit on it", i.Port)
+	case port.Master != "":
+		return refuse("use --port "+port.Master, "%s is a member of %s %s", i.Port, port.MasterKind, port.Master)
+	case !port.Up:
+		return refuse(fmt.Sprintf("bring it up: ip link set %s up", quote(i.Port)), "port %s is down", i.Port)
+	case i.MTU > port.MTU:
+		return refuse(fmt.Sprintf("raise the port's: ip link set %s mtu %d", quote(i.Port), i.MTU),
+			"mtu %d of %s is above %d, the mtu of port %s", i.MTU, i.Name, port.MTU, i.Port)
+	}
+	return nil
+}
+
+// checkForeignLinks refuses a name that a device of somebody else's has inside.
+// One that is as we make it, but has no mark yet, is ours after a crash.
+func checkForeignLinks(place Place, want Network, have State) error {
+	for _, i := range want.Interfaces {
+		l, there := have.Link(i.Name)
+		if !there || l.Alias == place.mark(i.Name) || l.Alias == "" && l.fits(i, have.Ports[i.Port]) {
+			continue
+		}
+		return refuse("give the interface another name", "%s already has a device %s of somebody else's", place.Name, i.Name)
+	}
+	return nil
+}
+
+// A differ builds one plan. Its order: what must go for something new to fit,
+// then all that is new, then what is left over.
+type differ struct {
+	place  Place
+	want   Network
+	have   State
+	routes []Route // wanted
+	plan   Plan
+	remade map[string]bool // interfaces that are deleted, with all on them
+	fresh  []announcement  // addresses the segment has not heard of
+}
+
+func (d *differ) add(s Step) { d.plan = append(d.plan, s) }
+
+func (d *differ) namespace() {
+	if d.have.Namespace == Absent {
+		d.add(makeNamespace{})
+	}
+	var s setSysctls
+	for _, c := range serverSysctls {
+		was, known := d.have.Sysctls[c.key]
+		if !d.have.Features.offered(c) || was == c.value {
+			continue
+		}
+		s.set = append(s.set, c)
+		if known {
+			s.was = append(s.was, sysctl{c.key, was})
+		}
+	}
+	if len(s.set) > 0 {
+		d.add(s)
+	}
+	lo, _ := d.have.Link("lo")
+	if mark := d.place.mark(""); lo.Alias != mark {
+		d.add(markLink{"lo", mark, lo.Alias})
+	}
+	if !lo.Up {
+		d.add(upLink{"lo"})
+	}
+}
+
+// stale deletes the links of ours that are not wanted, or not as they are: what
+// is on them first, so that an undoing brings it back.
+func (d *differ) stale() {
+	d.remade = map[string]bool{}
+	for _, l := range slices.Backward(d.have.Links) {
+		if l.Alias != d.place.mark(l.Name) || l.Name == "lo" {
+			continue
+		}
+		i, wanted := d.want.Interface(l.Name)
+		if wanted && l.fits(i, d.have.Ports[i.Port]) {
+			continue
+		}
+		d.remade[l.Name] = true
+		for _, r := range d.have.Routes {
+			if r.Dev == l.Name {
+				d.add(delRoute{r})
+			}
+		}
+		for _, a := range slices.Backward(d.have.Addresses) {
+			if a.Dev == l.Name {
+				d.add(delAddress{a, d.dad(a.Prefix)})
+			}
+		}
+		d.add(delLink{dev: l.Name, port: d.portName(l.Parent), portIndex: l.Parent, mac: l.MAC, mtu: l.MTU})
+	}
+}
+
+func (d *differ) portName(index int) string {
+	for _, p := range d.have.Ports {
+		if p.Index == index {
+			return p.Name
+		}
+	}
+	return "if" + itoa(index) // as iproute2 names one it cannot see
+}
+
+// fits reports whether the link is what the interface asks for, but for its
+// MTU, which can be set while it is in use.
+func (l Link) fits(i Interface, p Port) bool {
+	return l.Kind == Macvlan && l.Mode == "bridge" && l.Parent == p.Index && l.MAC == i.MAC
+}
+
+func (d *differ) links() {
+	for _, i := range d.want.Interfaces {
+		port := d.have.Ports[i.Port]
+		mtu := i.MTU
+		if mtu == 0 {
+			mtu = port.MTU
+		}
+		link, there := d.have.Link(i.Name)
+		if !there || d.remade[i.Name] {
+			d.add(addLink{i.Name, i.Port, port.Index, i.MAC, mtu})
+			link = Link{MTU: mtu}
+		}
+		if link.MTU != mtu {
+			d.add(setMTU{i.Name, mtu, link.MTU})
+		}
+		if mark := d.place.mark(i.Name); link.Alias != mark {
+			d.add(markLink{i.Name, mark, link.Alias})
+		}
+		if !link.Up {
+			d.add(upLink{i.Name})
+		}
+	}
+}
+
+// addresses asks for all new addresses at once whether anybody holds them,
+// before any is given: a link is up by then, and silent.
+func (d *differ) addresses() {
+	var adds Plan
+	for _, i := range d.want.Interfaces {
+		var fresh announcement
+		for _, p := range i.Addresses {
+			if d.holds(i.Name, p) {
+				continue
+			}
+			adds = append(adds, addAddress{Address{Dev: i.Name, Prefix: p}, d.dad(p)})
+			fresh.addrs = append(fresh.addrs, p.Addr())
+		}
+		if len(fresh.addrs) > 0 {
+			fresh.dev, fresh.mac = i.Name, i.MAC
+			d.fresh = append(d.fresh, fresh)
+		}
+	}
+	if len(adds) == 0 {
+		return
+	}
+	d.add(probe{d.fresh})
+	d.plan = append(d.plan, adds...)
+}
+
+func (d *differ) dad(p netip.Prefix) dad {
+	switch {
+	case p.Addr().Is4():
+		return ""
+	case d.have.Features.OptimisticDAD:
+		return optimistic
+	}
+	return noDAD
+}
+
+func (d *differ) holds(dev string, p netip.Prefix) bool {
+	return !d.remade[dev] && slices.ContainsFunc(d.have.Addresses, func(a Address) bool {
+		return a.Dev == dev && a.Prefix == p
+	})
+}
+
+// staleAddresses deletes what an interface of ours has beside what is wanted:
+// the mark on an interface covers its permanent addresses.
+func (d *differ) staleAddresses() {
+	for _, a := range slices.Backward(d.have.Addresses) {
+		i, ours := d.want.Interface(a.Dev)
+		if ours && !d.remade[a.Dev] && !slices.Contains(i.Addresses, a.Prefix) {
+			d.add(delAddress{a, d.dad(a.Prefix)})
+		}
+	}
+}
+
+func (d *differ) setRoutes() {
+	have := map[routeKey]Route{}
+	for _, r := range d.have.Routes {
+		if !d.remade[r.Dev] {
+			have[r.key()] = r
+		}
+	}
+	for _, r := range d.routes {
+		old, there := have[r.key()]
+		delete(have, r.key())
+		switch {
+		case !there:
+			d.add(setRoute{Route: r})
+		case old != r:
+			d.add(setRoute{r, &old})
+		}
+	}
+	for _, r := range d.have.Routes {
+		if left, ok := have[r.key()]; ok && left == r {
+			d.add(delRoute{r})
+		}
+	}
+}

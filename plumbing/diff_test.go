@@ -1,0 +1,336 @@
+package plumbing
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var (
+	vs8    = Place{Dir: "/run/netns", Name: "vs8"}
+	mac8   = MAC{2, 0, 0, 0, 0, 8}
+	modern = Features{IPv6: true, OptimisticDAD: true}
+)
+
+func prefixes(words ...string) []netip.Prefix {
+	var list []netip.Prefix
+	for _, w := range words {
+		list = append(list, netip.MustParsePrefix(w))
+	}
+	return list
+}
+
+func addrs(words ...string) []netip.Addr {
+	var list []netip.Addr
+	for _, w := range words {
+		list = append(list, netip.MustParseAddr(w))
+	}
+	return list
+}
+
+// eth0 is the interface that most cases are about.
+func eth0(change func(*Interface)) Network {
+	i := Interface{Name: "eth0", Port: "eth1", MAC: mac8, Addresses: prefixes("192.0.2.8/24")}
+	if change != nil {
+		change(&i)
+	}
+	return Network{Interfaces: []Interface{i}}
+}
+
+// absent is a host with a port, and no namespace yet.
+func absent() State {
+	return State{
+		Ports:    map[string]Port{"eth1": {Name: "eth1", Index: 3, MTU: 1500, Up: true}},
+		Features: modern,
+	}
+}
+
+// present is what eth0(nil) looks like once it is there.
+func present(change func(*State)) State {
+	s := absent()
+	s.Namespace = Ours
+	s.Links = []Link{
+		{Name: "lo", Index: 1, Up: true, MTU: 65536, Alias: "vsrun:vs8"},
+		{Name: "eth0", Index: 2, Kind: Macvlan, Mode: "bridge", Parent: 3, MAC: mac8, MTU: 1500, Up: true, Alias: "vsrun:vs8/eth0"},
+	}
+	s.Addresses = []Address{{Dev: "eth0", Prefix: netip.MustParsePrefix("192.0.2.8/24")}}
+	s.Sysctls = map[string]string{}
+	for _, c := range serverSysctls {
+		s.Sysctls[c.key] = c.value
+	}
+	if change != nil {
+		change(&s)
+	}
+	return s
+}
+
+const (
+	sysctl4 = "net.ipv4.ip_forward=0 net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.all.rp_filter=2 " +
+		"net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.default.accept_redirects=0 net.ipv4.conf.all.accept_source_route=0 net.ipv4.conf.all.promote_secondaries=1"
+	sysctl6 = " net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.autoconf=0 net.ipv6.conf.default.accept_redirects=0 net.ipv6.conf.all.keep_addr_on_down=1"
+	sysctlO = " net.ipv6.conf.all.optimistic_dad=1 net.ipv6.conf.all.use_optimistic=1"
+)
+
+func TestDiff(t *testing.T) {
+	made := "ip netns add vs8\nip netns exec vs8 sysctl -qw " + sysctl4 + sysctl6 + sysctlO + `
+ip -n vs8 link set dev lo alias vsrun:vs8
+ip -n vs8 link set dev lo up
+`
+	link := `ip link add link eth1 name eth0 address 02:00:00:00:00:08 mtu 1500 netns vs8 type macvlan mode bridge
+ip -n vs8 link set dev eth0 alias vsrun:vs8/eth0
+ip -n vs8 link set dev eth0 up
+`
+	tests := []struct {
+		name string
+		want Network
+		have State
+		plan string
+	}{{
+		name: "nothing differs",
+		want: eth0(nil),
+		have: present(nil),
+	}, {
+		name: "loopback alone",
+		have: absent(),
+		plan: made,
+	}, {
+		name: "one interface with everything",
+		want: func() Network {
+			n := eth0(func(i *Interface) {
+				i.Addresses = prefixes("192.0.2.8/24", "2001:db8::8/64")
+				i.Gateways = addrs("192.0.2.1", "2001:db8::1")
+			})
+			n.Routes = []Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("192.0.2.7"), Table: 5, Metric: 50, Realm: 3}}
+			return n
+		}(),
+		have: absent(),
+		plan: made + link + `# asked of the segment first: is anybody at 192.0.2.8, 2001:db8::8 on eth0?
+ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
+ip -n vs8 address add 2001:db8::8/64 dev eth0 optimistic
+ip -n vs8 route add default via 192.0.2.1 dev eth0 proto 118
+ip -n vs8 route add ::/0 via 2001:db8::1 dev eth0 proto 118
+ip -n vs8 route add 198.51.100.0/24 via 192.0.2.7 dev eth0 table 5 metric 50 realm 3 proto 118
+# then announced to the segment: 192.0.2.8, 2001:db8::8 on eth0
+`,
+	}, {
+		name: "the second interface's gateway gives way",
+		want: Network{Interfaces: []Interface{
+			{Name: "eth0", Port: "eth1", MAC: mac8, Addresses: prefixes("192.0.2.8/24", "2001:db8::8/64"), Gateways: addrs("192.0.2.1", "2001:db8::1")},
+			{Name: "lan", Port: "eth1", MAC: MAC{2, 9}, MTU: 1400, Addresses: prefixes("203.0.113.8/31", "2001:db8:1::8/64"), Gateways: addrs("203.0.113.9", "fe80::1")},
+		}},
+		have: present(func(s *State) {
+			s.Addresses = append(s.Addresses, Address{Dev: "eth0", Prefix: netip.MustParsePrefix("2001:db8::8/64")})
+		}),
+		plan: `ip link add link eth1 name lan address 02:09:00:00:00:00 mtu 1400 netns vs8 type macvlan mode bridge
+ip -n vs8 link set dev lan alias vsrun:vs8/lan
+ip -n vs8 link set dev lan up
+# asked of the segment first: is anybody at 203.0.113.8, 2001:db8:1::8 on lan?
+ip -n vs8 address add 203.0.113.8/31 dev lan
+ip -n vs8 address add 2001:db8:1::8/64 dev lan optimistic
+ip -n vs8 route add default via 192.0.2.1 dev eth0 proto 118
+ip -n vs8 route add ::/0 via 2001:db8::1 dev eth0 proto 118
+ip -n vs8 route add default via 203.0.113.9 dev lan metric 100 proto 118
+ip -n vs8 route add ::/0 via fe80::1 dev lan metric 1124 proto 118
+# then announced to the segment: 203.0.113.8, 2001:db8:1::8 on lan
+`,
+	}, {
+		name: "an address changes: the new one comes before the old one goes",
+		want: eth0(func(i *Interface) { i.Addresses = prefixes("192.0.2.9/24") }),
+		have: present(nil),
+		plan: `# asked of the segment first: is anybody at 192.0.2.9 on eth0?
+ip -n vs8 address add 192.0.2.9/24 broadcast + dev eth0
+ip -n vs8 address delete 192.0.2.8/24 dev eth0
+# then announced to the segment: 192.0.2.9 on eth0
+`,
+	}, {
+		name: "a gateway changes: the route is replaced",
+		want: eth0(func(i *Interface) { i.Gateways = addrs("192.0.2.2") }),
+		have: present(func(s *State) {
+			s.Routes = []Route{{To: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.1"), Dev: "eth0"}}
+		}),
+		plan: "ip -n vs8 route replace default via 192.0.2.2 dev eth0 proto 118\n",
+	}, {
+		name: "a route goes",
+		want: eth0(nil),
+		have: present(func(s *State) {
+			s.Routes = []Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("192.0.2.7"), Dev: "eth0"}}
+		}),
+		plan: "ip -n vs8 route delete 198.51.100.0/24 via 192.0.2.7 dev eth0 proto 118\n",
+	}, {
+		name: "drift of every kind",
+		want: eth0(nil),
+		have: present(func(s *State) {
+			s.Sysctls["net.ipv4.ip_forward"] = "1"
+			s.Links[0].Up = false
+			s.Links[1].Up = false
+			s.Links[1].MTU = 1300
+			s.Addresses = nil
+		}),
+		plan: `ip netns exec vs8 sysctl -qw net.ipv4.ip_forward=0
+ip -n vs8 link set dev lo up
+ip -n vs8 link set dev eth0 mtu 1500
+ip -n vs8 link set dev eth0 up
+# asked of the segment first: is anybody at 192.0.2.8 on eth0?
+ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
+# then announced to the segment: 192.0.2.8 on eth0
+`,
+	}, {
+		name: "another MAC: the interface is made anew, and all on it",
+		want: eth0(func(i *Interface) { i.MAC = MAC{2, 7} }),
+		have: present(func(s *State) {
+			s.Routes = []Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("192.0.2.7"), Dev: "eth0"}}
+		}),
+		plan: `ip -n vs8 route delete 198.51.100.0/24 via 192.0.2.7 dev eth0 proto 118
+ip -n vs8 address delete 192.0.2.8/24 dev eth0
+ip -n vs8 link delete eth0
+ip link add link eth1 name eth0 address 02:07:00:00:00:00 mtu 1500 netns vs8 type macvlan mode bridge
+ip -n vs8 link set dev eth0 alias vsrun:vs8/eth0
+ip -n vs8 link set dev eth0 up
+# asked of the segment first: is anybody at 192.0.2.8 on eth0?
+ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
+# then announced to the segment: 192.0.2.8 on eth0
+`,
+	}, {
+		name: "what is not ours stays",
+		want: eth0(nil),
+		have: present(func(s *State) {
+			s.Links = append(s.Links, Link{Name: "veth7", Index: 3, Kind: "veth", Up: true})
+			s.Addresses = append(s.Addresses, Address{Dev: "veth7", Prefix: netip.MustParsePrefix("203.0.113.1/24")})
+		}),
+	}, {
+		name: "one made before a crash and not marked yet is ours",
+		want: eth0(nil),
+		have: present(func(s *State) { s.Links[1].Alias = "" }),
+		plan: "ip -n vs8 link set dev eth0 alias vsrun:vs8/eth0\n",
+	}, {
+		name: "a kernel without IPv6",
+		want: eth0(nil),
+		have: func() State { s := absent(); s.Features = Features{}; return s }(),
+		plan: "ip netns add vs8\nip netns exec vs8 sysctl -qw " + sysctl4 + `
+ip -n vs8 link set dev lo alias vsrun:vs8
+ip -n vs8 link set dev lo up
+` + link + `# asked of the segment first: is anybody at 192.0.2.8 on eth0?
+ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
+# then announced to the segment: 192.0.2.8 on eth0
+`,
+	}, {
+		name: "a kernel without optimistic detection: ours has to do",
+		want: eth0(func(i *Interface) { i.Addresses = prefixes("192.0.2.8/24", "2001:db8::8/64") }),
+		have: present(func(s *State) { s.Features.OptimisticDAD = false }),
+		plan: `# asked of the segment first: is anybody at 2001:db8::8 on eth0?
+ip -n vs8 address add 2001:db8::8/64 dev eth0 nodad
+# then announced to the segment: 2001:db8::8 on eth0
+`,
+	}}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			plan, err := Diff(vs8, tt.want, tt.have)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(tt.plan, plan.Script(vs8)); d != "" {
+				t.Errorf("the plan (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+func TestDiffRefuses(t *testing.T) {
+	tests := []struct {
+		name      string
+		want      Network
+		change    func(*State)
+		err, cure string
+	}{
+		{"no such port", eth0(nil), func(s *State) { s.Ports, s.HostLinks = nil, []string{"eth2", "eth3"} }, "no port eth1 on this host", "ports here: eth2, eth3"},
+		{"port down", eth0(nil), port(func(p *Port) { p.Up = false }), "port eth1 is down", "bring it up: ip link set eth1 up"},
+		{"bond member", eth0(nil), port(func(p *Port) { p.Master, p.MasterKind = "bond0", "bond" }), "eth1 is a member of bond bond0", "use --port bond0"},
+		{"loopback", eth0(nil), port(func(p *Port) { p.Loopback = true }), "port eth1 is the loopback: nothing can sit on it", ""},
+		{"mtu above the port's", eth0(func(i *Interface) { i.MTU = 9000 }), nil, "mtu 9000 of eth0 is above 1500, the mtu of port eth1", "raise the port's: ip link set eth1 mtu 9000"},
+		{"no IPv6", eth0(func(i *Interface) { i.Addresses = prefixes("2001:db8::8/64") }), func(s *State) { s.Features = Features{} }, "this kernel has no IPv6", "boot without ipv6.disable=1, or leave the IPv6 addresses out"},
+		{"foreign namespace", eth0(nil), func(s *State) { s.Namespace = Foreign }, "/run/netns/vs8 is a network namespace of somebody else's", "choose another id, or remove it: ip netns delete vs8"},
+		{"foreign device", eth0(nil), func(s *State) {
+			*s = present(func(s *State) { s.Links[1] = Link{Name: "eth0", Kind: "veth"} })
+		}, "vs8 already has a device eth0 of somebody else's", "give the interface another name"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			have := absent()
+			if tt.change != nil {
+				tt.change(&have)
+			}
+			_, err := Diff(vs8, tt.want, have)
+			refusal, ok := err.(*Refusal)
+			if !ok || refusal.Error() != tt.err || refusal.Hint() != tt.cure {
+				t.Errorf("got %#v, want %q with the cure %q", err, tt.err, tt.cure)
+			}
+		})
+	}
+}
+
+func port(change func(*Port)) func(*State) {
+	return func(s *State) {
+		p := s.Ports["eth1"]
+		change(&p)
+		s.Ports["eth1"] = p
+	}
+}
+
+func TestRemoval(t *testing.T) {
+	have := present(func(s *State) {
+		s.Links = append(s.Links, Link{Name: "lan", Kind: Macvlan, Alias: "vsrun:vs8/lan"}, Link{Name: "veth7", Kind: "veth"})
+	})
+	want := `ip netns exec vs8 ss -K >/dev/null
+ip -n vs8 link delete lan
+ip -n vs8 link delete eth0
+ip netns delete vs8
+`
+	if d := cmp.Diff(want, Removal(have).Script(vs8)); d != "" {
+		t.Errorf("the plan (-want +got):\n%s", d)
+	}
+	for _, s := range []State{{}, {Namespace: Foreign}} {
+		if plan := Removal(s); len(plan) > 0 {
+			t.Errorf("%v is to be removed by %v", s, plan)
+		}
+	}
+}
+
+// Elsewhere than in /run/netns iproute2 cannot be told a name.
+func TestScriptElsewhere(t *testing.T) {
+	place := Place{Dir: "/srv/my netns", Name: "vs8"}
+	plan, err := Diff(place, eth0(nil), absent())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"mkdir -p '/srv/my netns' && touch '/srv/my netns/vs8' && unshare --net='/srv/my netns/vs8' true",
+		"netns '/srv/my netns/vs8' type macvlan",
+		"nsenter --net='/srv/my netns/vs8' ip link set dev eth0 up",
+		"nsenter --net='/srv/my netns/vs8' sysctl -qw ",
+	} {
+		if !strings.Contains(plan.Script(place), line) {
+			t.Errorf("%q is missing in\n%s", line, plan.Script(place))
+		}
+	}
+}
+
+// Undoing a plan from the back takes back each step of it.
+func TestReversed(t *testing.T) {
+	plan, err := Diff(vs8, eth0(func(i *Interface) { i.MTU, i.Gateways = 1400, addrs("192.0.2.1") }), present(func(s *State) {
+		s.Sysctls["net.ipv4.ip_forward"] = "1"
+		s.Addresses = nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `ip -n vs8 route delete default via 192.0.2.1 dev eth0 proto 118
+ip -n vs8 address delete 192.0.2.8/24 dev eth0
+ip -n vs8 link set dev eth0 mtu 1500
+ip netns exec vs8 sysctl -qw net.ipv4.ip_forward=1
+`
+	if d := cmp.Diff(want, plan.reversed().Script(vs8)); d != "" {
+		t.Errorf("the undoing (-want +got):\n%s", d)
+	}
+}

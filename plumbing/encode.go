@@ -1,0 +1,211 @@
+package plumbing
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// A message is one netlink request without its header.
+type message struct {
+	kind  uint16 // RTM_…
+	flags uint16 // NLM_F_… beside NLM_F_REQUEST
+	body  []byte
+}
+
+func (m message) size() int { return unix.NLMSG_HDRLEN + align(len(m.body)) }
+
+// append adds struct nlmsghdr and the body.
+func (m message) append(b []byte, seq uint32, flags uint16) []byte {
+	b = binary.NativeEndian.AppendUint32(b, uint32(unix.NLMSG_HDRLEN+len(m.body)))
+	b = binary.NativeEndian.AppendUint16(b, m.kind)
+	b = binary.NativeEndian.AppendUint16(b, m.flags|flags|unix.NLM_F_REQUEST)
+	b = binary.NativeEndian.AppendUint32(b, seq)
+	b = binary.NativeEndian.AppendUint32(b, 0) // from: the kernel knows
+	return pad(append(b, m.body...))
+}
+
+func pad(b []byte) []byte {
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// put appends struct nlattr.
+func (m *message) put(typ uint16, value []byte) {
+	m.body = binary.NativeEndian.AppendUint16(m.body, uint16(4+len(value)))
+	m.body = binary.NativeEndian.AppendUint16(m.body, typ)
+	m.body = pad(append(m.body, value...))
+}
+
+func (m *message) putUint32(typ uint16, v uint32) {
+	m.put(typ, binary.NativeEndian.AppendUint32(nil, v))
+}
+
+func (m *message) putString(typ uint16, s string) {
+	m.put(typ, append([]byte(s), 0))
+}
+
+// nest appends an attribute whose value is the attributes that fill puts.
+func (m *message) nest(typ uint16, fill func(*message)) {
+	start := len(m.body)
+	m.put(typ, nil)
+	fill(m)
+	binary.NativeEndian.PutUint16(m.body[start:], uint16(len(m.body)-start))
+}
+
+// ifinfomsg starts a request about a link (struct ifinfomsg).
+func ifinfomsg(kind, flags uint16, index int, up, change uint32) message {
+	b := make([]byte, 4, 128)
+	b = binary.NativeEndian.AppendUint32(b, uint32(index))
+	b = binary.NativeEndian.AppendUint32(b, up)
+	b = binary.NativeEndian.AppendUint32(b, change)
+	return message{kind, flags, b}
+}
+
+// newMacvlan makes a link on the port, directly in another namespace, where
+// it has its name and its MAC from the first moment on.
+func newMacvlan(name string, port int, mac MAC, mtu, nsFd int) message {
+	m := ifinfomsg(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0, 0, 0)
+	m.putString(unix.IFLA_IFNAME, name)
+	m.putUint32(unix.IFLA_LINK, uint32(port))
+	m.put(unix.IFLA_ADDRESS, mac[:])
+	m.putUint32(unix.IFLA_MTU, uint32(mtu))
+	m.putUint32(unix.IFLA_NET_NS_FD, uint32(nsFd))
+	m.nest(unix.IFLA_LINKINFO, func(m *message) {
+		m.put(unix.IFLA_INFO_KIND, []byte("macvlan"))
+		m.nest(unix.IFLA_INFO_DATA, func(m *message) {
+			m.putUint32(macvlanMode, macvlanBridge)
+		})
+	})
+	return m
+}
+
+// include/uapi/linux/if_link.h: IFLA_MACVLAN_MODE, MACVLAN_MODE_BRIDGE.
+const (
+	macvlanMode   = 1
+	macvlanBridge = 4
+)
+
+func linkUp(index int) message {
+	return ifinfomsg(unix.RTM_NEWLINK, 0, index, unix.IFF_UP, unix.IFF_UP)
+}
+
+func linkDown(index int) message {
+	return ifinfomsg(unix.RTM_NEWLINK, 0, index, 0, unix.IFF_UP)
+}
+
+func linkAlias(index int, alias string) message {
+	m := ifinfomsg(unix.RTM_NEWLINK, 0, index, 0, 0)
+	m.put(unix.IFLA_IFALIAS, []byte(alias))
+	return m
+}
+
+func linkMTU(index, mtu int) message {
+	m := ifinfomsg(unix.RTM_NEWLINK, 0, index, 0, 0)
+	m.putUint32(unix.IFLA_MTU, uint32(mtu))
+	return m
+}
+
+func linkRename(index int, name string) message {
+	m := ifinfomsg(unix.RTM_NEWLINK, 0, index, 0, 0)
+	m.putString(unix.IFLA_IFNAME, name)
+	return m
+}
+
+func linkDelete(index int) message {
+	return ifinfomsg(unix.RTM_DELLINK, 0, index, 0, 0)
+}
+
+func linkGet(name string) message {
+	m := ifinfomsg(unix.RTM_GETLINK, 0, 0, 0, 0)
+	m.putString(unix.IFLA_IFNAME, name)
+	return m
+}
+
+// address is a request about an address (struct ifaddrmsg). IPv4 addresses get
+// their prefix's broadcast address, as `ip address add … brd +` gives it.
+func address(kind, flags uint16, index int, p netip.Prefix) message {
+	m := message{kind: kind, flags: flags, body: []byte{family(p.Addr()), byte(p.Bits()), 0, scope(p.Addr())}}
+	m.body = binary.NativeEndian.AppendUint32(m.body, uint32(index))
+	m.put(unix.IFA_LOCAL, p.Addr().AsSlice())
+	m.put(unix.IFA_ADDRESS, p.Addr().AsSlice())
+	if p.Addr().Is4() && p.Bits() < 31 {
+		m.put(unix.IFA_BROADCAST, lastAddr(p).AsSlice())
+	}
+	return m
+}
+
+func family(a netip.Addr) byte {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// scope is link for IPv6's fe80::/10, which says where an address is good.
+func scope(a netip.Addr) byte {
+	if a.Is6() && a.IsLinkLocalUnicast() {
+		return unix.RT_SCOPE_LINK
+	}
+	return unix.RT_SCOPE_UNIVERSE
+}
+
+// routeProtocol marks our routes (rtm_protocol): a number that is in no list of
+// known ones (include/uapi/linux/rtnetlink.h, iproute2's rt_protos).
+const routeProtocol = 118
+
+// route is a request about a route (struct rtmsg).
+func route(kind, flags uint16, index int, r Route) message {
+	scope := byte(unix.RT_SCOPE_UNIVERSE)
+	if !r.Via.IsValid() && r.To.Addr().Is4() {
+		scope = unix.RT_SCOPE_LINK
+	}
+	table := r.Table
+	if table == 0 {
+		table = mainTable
+	}
+	m := message{kind: kind, flags: flags, body: []byte{
+		family(r.To.Addr()), byte(r.To.Bits()), 0, 0,
+		unix.RT_TABLE_UNSPEC, routeProtocol, scope, unix.RTN_UNICAST,
+		0, 0, 0, 0,
+	}}
+	if r.To.Bits() > 0 {
+		m.put(unix.RTA_DST, r.To.Addr().AsSlice())
+	}
+	if r.Via.IsValid() {
+		m.put(unix.RTA_GATEWAY, r.Via.AsSlice())
+	}
+	m.putUint32(unix.RTA_OIF, uint32(index))
+	m.putUint32(unix.RTA_TABLE, uint32(table))
+	if r.Metric != 0 {
+		m.putUint32(unix.RTA_PRIORITY, uint32(r.Metric))
+	}
+	if r.Realm != 0 {
+		m.putUint32(unix.RTA_FLOW, uint32(r.Realm))
+	}
+	return m
+}
+
+// destroySocket closes a TCP socket from outside (SOCK_DESTROY, struct
+// inet_diag_req_v2): its peer gets a reset. id is the struct inet_diag_sockid
+// that a dump gave.
+func destroySocket(family byte, id []byte) message {
+	body := []byte{family, unix.IPPROTO_TCP, 0, 0, 0xff, 0xff, 0xff, 0xff}
+	return message{kind: sockDestroy, body: append(body, id...)}
+}
+
+// listSockets asks for every TCP socket of a family, in every state.
+func listSockets(family byte) message {
+	m := destroySocket(family, make([]byte, sockidLen))
+	m.kind, m.flags = unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP
+	return m
+}
+
+const (
+	sockDestroy = 21 // SOCK_DESTROY, include/uapi/linux/sock_diag.h
+	sockidLen   = 48 // struct inet_diag_sockid
+	sockidAt    = 4  // its place in struct inet_diag_msg
+)

@@ -1,0 +1,144 @@
+package plumbing
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/nsutil"
+)
+
+// A Handle holds open what is needed to observe and change one namespace from
+// the host. It is for one goroutine.
+type Handle struct {
+	place   Place
+	host    *netlinkSocket
+	inside  *netlinkSocket // nil while the namespace is absent, as ns
+	ns      *nsutil.Namespace
+	indexes map[string]int // of links inside, as far as asked for
+}
+
+// Open opens the namespace at a place, whether it is there or not. It must be
+// called in the host's namespace, where the ports are.
+func Open(place Place) (*Handle, error) {
+	host, err := dialNetlink(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	h := &Handle{place: place, host: host}
+	ns, err := nsutil.Open(place.Path())
+	if err == nil {
+		err = h.enter(ns)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// Close lets go of everything. A namespace that was made and not published
+// ends here.
+func (h *Handle) Close() {
+	h.leave()
+	h.host.close()
+}
+
+// Namespace is the namespace, or nil while there is none. It is the handle's:
+// it is closed with it.
+func (h *Handle) Namespace() *nsutil.Namespace { return h.ns }
+
+func (h *Handle) enter(ns *nsutil.Namespace) error {
+	h.ns, h.indexes = ns, map[string]int{"lo": 1} // LOOPBACK_IFINDEX
+	return ns.Do(func() (err error) {
+		h.inside, err = dialNetlink(unix.NETLINK_ROUTE)
+		return err
+	})
+}
+
+func (h *Handle) make() error {
+	ns, err := nsutil.New()
+	if err != nil {
+		return err
+	}
+	return h.enter(ns)
+}
+
+// leave closes what would keep the namespace alive.
+func (h *Handle) leave() error {
+	if h.ns == nil {
+		return nil
+	}
+	h.inside.close()
+	err := h.ns.Close()
+	h.inside, h.ns = nil, nil
+	return err
+}
+
+func (h *Handle) unpublish() error {
+	if err := nsutil.Unpublish(h.place.Path()); err != nil {
+		return err
+	}
+	return h.leave()
+}
+
+// index finds a link inside. A link that is not there is ENODEV.
+func (h *Handle) index(dev string) (int, error) {
+	if index, ok := h.indexes[dev]; ok {
+		return index, nil
+	}
+	index := 0
+	err := h.inside.get(linkGet(dev), func(b []byte) {
+		if len(b) >= unix.SizeofIfInfomsg {
+			index = int(binary.NativeEndian.Uint32(b[4:]))
+		}
+	})
+	if err != nil {
+		return 0, fmt.Errorf("no interface %s: %w", dev, err)
+	}
+	h.indexes[dev] = index
+	return index, nil
+}
+
+// destroySockets resets every TCP connection in the namespace.
+func (h *Handle) destroySockets() error {
+	var s *netlinkSocket
+	err := h.ns.Do(func() (err error) {
+		s, err = dialNetlink(unix.NETLINK_INET_DIAG)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		var kill []message
+		err := s.get(listSockets(family), func(b []byte) {
+			if len(b) >= sockidAt+sockidLen {
+				kill = append(kill, destroySocket(family, b[sockidAt:sockidAt+sockidLen]))
+			}
+		})
+		if errors.Is(err, unix.ENOENT) { // this kernel lists no sockets (CONFIG_INET_DIAG)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		errs, err := s.do(kill...)
+		if err != nil {
+			return err
+		}
+		for _, err := range errs {
+			// Gone by itself, or a kernel that cannot (CONFIG_INET_DIAG_DESTROY).
+			if unlessGone(err) != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,147 @@
+package plumbing
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// A Network is what a namespace should hold. The zero Network is a namespace
+// with its loopback up.
+type Network struct {
+	Interfaces []Interface `json:"interfaces,omitempty" yaml:"interfaces,omitempty"`
+	Routes     []Route     `json:"routes,omitempty" yaml:"routes,omitempty"`
+}
+
+// An Interface is a device inside the namespace, on a port of the host.
+type Interface struct {
+	Name      string         `json:"name" yaml:"name"` // inside; 1–15 bytes
+	Port      string         `json:"port" yaml:"port"` // on the host
+	Kind      Kind           `json:"kind,omitempty" yaml:"kind,omitempty"`
+	MAC       MAC            `json:"mac,omitzero" yaml:"mac,omitempty"`
+	MTU       int            `json:"mtu,omitempty" yaml:"mtu,omitempty"` // bytes, 68–65535; 0: the port's
+	Addresses []netip.Prefix `json:"addresses,omitempty" yaml:"addresses,omitempty"`
+	Gateways  []netip.Addr   `json:"gateways,omitempty" yaml:"gateways,omitempty"` // at most one of each family
+}
+
+// A Kind is how an interface sits on its port; empty means macvlan.
+type Kind string
+
+// The kinds of interface.
+const Macvlan Kind = "macvlan" // in bridge mode: the port's macvlans reach one another
+
+// A Route is a static route. Via or Dev may be left out, not both.
+type Route struct {
+	To     netip.Prefix `json:"to" yaml:"to"`
+	Via    netip.Addr   `json:"via,omitzero" yaml:"via,omitempty"`
+	Dev    string       `json:"dev,omitempty" yaml:"dev,omitempty"`
+	Table  int          `json:"table,omitempty" yaml:"table,omitempty"`   // 1–2^32-1; 0: main (254)
+	Metric int          `json:"metric,omitempty" yaml:"metric,omitempty"` // 0–2^32-1; 0: the kernel's default
+	Realm  int          `json:"realm,omitempty" yaml:"realm,omitempty"`   // 0–65535, IPv4 only
+}
+
+// mainTable is where a route without a table goes (RT_TABLE_MAIN).
+const mainTable = 254
+
+// IPv6 has no metric 0: the kernel makes it 1024 (IP6_RT_PRIO_USER).
+const ip6DefaultMetric = 1024
+
+func (r Route) String() string {
+	var b strings.Builder
+	b.WriteString(prefixName(r.To))
+	if r.Via.IsValid() {
+		fmt.Fprintf(&b, " via %s", r.Via)
+	}
+	if r.Dev != "" {
+		fmt.Fprintf(&b, " dev %s", r.Dev)
+	}
+	if r.Table != 0 && r.Table != mainTable {
+		fmt.Fprintf(&b, " table %d", r.Table)
+	}
+	if r.Metric != 0 {
+		fmt.Fprintf(&b, " metric %d", r.Metric)
+	}
+	if r.Realm != 0 {
+		fmt.Fprintf(&b, " realm %d", r.Realm)
+	}
+	return b.String()
+}
+
+// prefixName is iproute2's word for a destination.
+func prefixName(p netip.Prefix) string {
+	if p.Bits() == 0 {
+		return "default"
+	}
+	return p.String()
+}
+
+// Interface returns the interface with that name.
+func (n Network) Interface(name string) (Interface, bool) {
+	for _, i := range n.Interfaces {
+		if i.Name == name {
+			return i, true
+		}
+	}
+	return Interface{}, false
+}
+
+// connected returns the interface on whose prefixes addr lies.
+func (n Network) connected(addr netip.Addr) (Interface, bool) {
+	for _, i := range n.Interfaces {
+		for _, p := range i.Addresses {
+			if p.Masked().Contains(addr) {
+				return i, true
+			}
+		}
+	}
+	return Interface{}, false
+}
+
+// allRoutes is every route to be made: the static ones with their device
+// filled in, and a default route for each gateway. Where several gateways of a
+// family meet, the first interface is preferred: later ones get metrics 100
+// apart, since two routes with one destination and metric are refused.
+func (n Network) allRoutes() []Route {
+	var routes []Route
+	defaults := map[bool]int{}
+	for _, i := range n.Interfaces {
+		for _, gw := range i.Gateways {
+			metric := 100 * defaults[gw.Is4()]
+			if metric != 0 && gw.Is6() {
+				metric += ip6DefaultMetric
+			}
+			defaults[gw.Is4()]++
+			to := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+			if gw.Is4() {
+				to = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+			}
+			routes = append(routes, Route{To: to, Via: gw, Dev: i.Name, Metric: metric})
+		}
+	}
+	for _, r := range n.Routes {
+		r.Dev = n.Leaves(r)
+		routes = append(routes, r.canonical())
+	}
+	return routes
+}
+
+// canonical writes a route's defaults in the one way that is compared.
+func (r Route) canonical() Route {
+	r.To = r.To.Masked()
+	if r.Table == mainTable {
+		r.Table = 0
+	}
+	if r.To.Addr().Is6() && r.Metric == ip6DefaultMetric {
+		r.Metric = 0
+	}
+	return r
+}
+
+// Leaves is the name of the interface that a static route leaves by.
+func (n Network) Leaves(r Route) string {
+	if r.Dev != "" {
+		return r.Dev
+	}
+	i, _ := n.connected(r.Via)
+	return i.Name
+}

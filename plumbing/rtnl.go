@@ -1,0 +1,223 @@
+package plumbing
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A netlinkSocket sends requests to the kernel and reads its answers, in the
+// network namespace it was opened in. It is for one goroutine.
+type netlinkSocket struct {
+	fd  int
+	seq uint32
+	buf []byte
+}
+
+// dialNetlink opens a socket in the calling thread's network namespace.
+func dialNetlink(family int) (*netlinkSocket, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, family)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open a netlink socket: %w", err)
+	}
+	// The kernel's own words for what it refuses (Linux 4.12), and replies that
+	// do not repeat the request.
+	unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
+	unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	return &netlinkSocket{fd: fd, buf: make([]byte, 64<<10)}, nil
+}
+
+func (s *netlinkSocket) close() {
+	if s != nil {
+		unix.Close(s.fd)
+	}
+}
+
+// A kernelError is a request that the kernel refused.
+type kernelError struct {
+	errno unix.Errno
+	text  string // the extended acknowledgement, often empty
+}
+
+func (e *kernelError) Error() string {
+	if e.text != "" {
+		return lowerFirst(e.text)
+	}
+	return e.errno.Error()
+}
+
+func (e *kernelError) Unwrap() error { return e.errno }
+
+func lowerFirst(s string) string {
+	if len(s) > 1 && s[0] >= 'A' && s[0] <= 'Z' && s[1] >= 'a' && s[1] <= 'z' {
+		return string(s[0]+'a'-'A') + s[1:]
+	}
+	return s
+}
+
+// Below the default send buffer (net.core.wmem_default), with room for what the
+// kernel charges for each packet.
+const maxSend = 32 << 10
+
+// do sends the requests, as many as fit at a time, and gives each one's error.
+// The kernel goes on after a refused request, so several can have failed. Only
+// the last of a send is acknowledged: a refusal is always told.
+func (s *netlinkSocket) do(requests ...message) ([]error, error) {
+	errs := make([]error, len(requests))
+	for start := 0; start < len(requests); {
+		var out []byte
+		first, end := s.seq+1, start
+		for ; end < len(requests) && (end == start || len(out)+requests[end].size() <= maxSend); end++ {
+			s.seq++
+			out = requests[end].append(out, s.seq, 0)
+		}
+		last := requests[end-1]
+		binary.NativeEndian.PutUint16(out[len(out)-last.size()+6:], last.flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK)
+		if err := unix.Sendto(s.fd, out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			return nil, fmt.Errorf("cannot send to the kernel: %w", err)
+		}
+		err := s.read(s.seq, func(seq uint32, e error) {
+			if k := int(seq - first); k >= 0 && start+k < end {
+				errs[start+k] = e
+			}
+		}, nil)
+		if err != nil {
+			return nil, err
+		}
+		start = end
+	}
+	return errs, nil
+}
+
+// one sends a single request.
+func (s *netlinkSocket) one(m message) error {
+	errs, err := s.do(m)
+	if err != nil {
+		return err
+	}
+	return errs[0]
+}
+
+// get sends a request and hands the answer's payload to each.
+func (s *netlinkSocket) get(m message, each func(payload []byte)) error {
+	s.seq++
+	out := m.append(nil, s.seq, unix.NLM_F_ACK)
+	if err := unix.Sendto(s.fd, out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("cannot send to the kernel: %w", err)
+	}
+	var refused error
+	err := s.read(s.seq, func(_ uint32, e error) { refused = e }, each)
+	return errors.Join(err, refused)
+}
+
+// read takes replies until the one that ends request last: its acknowledgement
+// or its refusal.
+func (s *netlinkSocket) read(last uint32, answered func(seq uint32, err error), each func([]byte)) error {
+	for {
+		n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("cannot read the kernel's reply: %w", err)
+		}
+		replies, err := parseReplies(s.buf[:n])
+		if err != nil {
+			return err
+		}
+		for _, r := range replies {
+			if r.payload != nil {
+				if each != nil && r.seq == last {
+					each(r.payload)
+				}
+				continue
+			}
+			answered(r.seq, r.err)
+			if r.seq == last {
+				return nil
+			}
+		}
+	}
+}
+
+// A reply is one netlink message from the kernel: an answer with a payload, or
+// the end of a request, with its error.
+type reply struct {
+	seq     uint32
+	payload []byte
+	err     error
+}
+
+var errMalformed = errors.New("the kernel's reply is malformed")
+
+// parseReplies splits a datagram. struct nlmsghdr and struct nlmsgerr are those
+// of include/uapi/linux/netlink.h.
+func parseReplies(b []byte) ([]reply, error) {
+	var replies []reply
+	for len(b) >= unix.NLMSG_HDRLEN {
+		size := int(binary.NativeEndian.Uint32(b))
+		if size < unix.NLMSG_HDRLEN || size > len(b) {
+			return nil, errMalformed
+		}
+		flags := binary.NativeEndian.Uint16(b[6:])
+		r := reply{seq: binary.NativeEndian.Uint32(b[8:])}
+		body := b[unix.NLMSG_HDRLEN:size]
+		switch binary.NativeEndian.Uint16(b[4:]) {
+		case unix.NLMSG_ERROR:
+			if len(body) < 4+unix.NLMSG_HDRLEN {
+				return nil, errMalformed
+			}
+			r.err = refusal(body, flags)
+		case unix.NLMSG_DONE:
+		default:
+			r.payload = body
+		}
+		replies = append(replies, r)
+		b = b[min(align(size), len(b)):]
+	}
+	return replies, nil
+}
+
+// refusal decodes struct nlmsgerr; nil for an acknowledgement.
+func refusal(body []byte, flags uint16) error {
+	code := int32(binary.NativeEndian.Uint32(body))
+	if code == 0 {
+		return nil
+	}
+	e := &kernelError{errno: syscall.Errno(-code)}
+	if flags&unix.NLM_F_ACK_TLVS == 0 {
+		return e
+	}
+	rest := body[4+unix.NLMSG_HDRLEN:]
+	if flags&unix.NLM_F_CAPPED == 0 { // the request is repeated in front
+		request := int(binary.NativeEndian.Uint32(body[4:])) - unix.NLMSG_HDRLEN
+		if request < 0 || align(request) > len(rest) {
+			return e
+		}
+		rest = rest[align(request):]
+	}
+	eachAttr(rest, func(typ uint16, value []byte) {
+		if typ == unix.NLMSGERR_ATTR_MSG && len(value) > 0 {
+			e.text = string(value[:len(value)-1])
+		}
+	})
+	return e
+}
+
+// eachAttr walks struct nlattr. It stops at the first that does not fit.
+func eachAttr(b []byte, f func(typ uint16, value []byte)) {
+	for len(b) >= 4 {
+		size := int(binary.NativeEndian.Uint16(b))
+		if size < 4 || size > len(b) {
+			return
+		}
+		f(binary.NativeEndian.Uint16(b[2:])&^unix.NLA_F_NESTED, b[4:size])
+		b = b[min(align(size), len(b)):]
+	}
+}
+
+// align rounds up to NLMSG_ALIGNTO, which is also NLA_ALIGNTO.
+func align(n int) int { return (n + 3) &^ 3 }

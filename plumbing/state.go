@@ -1,0 +1,91 @@
+package plumbing
+
+import "net/netip"
+
+// A State is what the kernel holds, read by [Handle.Observe]. It is never
+// stored.
+type State struct {
+	Namespace Presence
+	Ports     map[string]Port // the ports asked about that are there
+	HostLinks []string        // names on the host, read only when a port is missing
+	Links     []Link          // inside, loopback included
+	Addresses []Address       // the permanent ones, on our links
+	Routes    []Route         // those with our protocol
+	Sysctls   map[string]string
+	Features  Features
+}
+
+// Presence says whether a namespace is there, and whose it is.
+type Presence int
+
+// The three answers. Ours carries our mark on its loopback.
+const (
+	Absent Presence = iota
+	Ours
+	Foreign
+)
+
+// Features are what this kernel has, of what it may lack.
+type Features struct {
+	IPv6          bool
+	OptimisticDAD bool // CONFIG_IPV6_OPTIMISTIC_DAD
+}
+
+// A Port is a device of the host that interfaces sit on.
+type Port struct {
+	Name       string
+	Index      int
+	MTU        int
+	Up         bool
+	Loopback   bool
+	Master     string // the device it is a member of, if any
+	MasterKind string // bond, bridge, …
+}
+
+// A Link is a device inside the namespace.
+type Link struct {
+	Name   string
+	Index  int
+	Kind   Kind
+	Mode   string // a macvlan's
+	Parent int    // index of the port in the host's namespace
+	MAC    MAC
+	MTU    int
+	Up     bool
+	Alias  string
+}
+
+// An Address is one on a link of ours.
+type Address struct {
+	Dev       string
+	Prefix    netip.Prefix
+	Duplicate bool // the kernel has found another holder (IFA_F_DADFAILED): not usable
+}
+
+// Link returns the link with that name.
+func (s State) Link(name string) (Link, bool) {
+	for _, l := range s.Links {
+		if l.Name == name {
+			return l, true
+		}
+	}
+	return Link{}, false
+}
+
+// A Place is where a namespace is published: Dir/Name.
+type Place struct {
+	Dir  string // /run/netns, where iproute2 looks
+	Name string // vs8; also the owner's mark on what is made inside
+}
+
+// Path is the file that the namespace is mounted on.
+func (p Place) Path() string { return p.Dir + "/" + p.Name }
+
+// mark is the alias (IFLA_IFALIAS) that says whose a device is; without a
+// device's name, the namespace's own mark, on its loopback.
+func (p Place) mark(dev string) string {
+	if dev == "" {
+		return "vsrun:" + p.Name
+	}
+	return "vsrun:" + p.Name + "/" + dev
+}

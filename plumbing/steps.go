@@ -1,0 +1,276 @@
+package plumbing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// in is iproute2's prefix for work inside the namespace. Elsewhere than in
+// /run/netns iproute2 does not look, but util-linux goes anywhere.
+func (p Place) in(tool string) string {
+	switch {
+	case p.Dir != ipDir:
+		return "nsenter --net=" + quote(p.Path()) + " " + tool
+	case tool == "ip":
+		return "ip -n " + p.Name
+	}
+	return "ip netns exec " + p.Name + " " + tool
+}
+
+// ipDir is where iproute2 keeps namespaces (NETNS_RUN_DIR).
+const ipDir = "/run/netns"
+
+// quote makes one word of s for a shell.
+func quote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:@%+=,", r)
+	}
+	if s != "" && strings.TrimFunc(s, plain) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// send applies a step that is one request.
+func send(r request, h *Handle) error {
+	m, err := r.message(h)
+	if err != nil {
+		return err
+	}
+	return h.inside.one(m)
+}
+
+// unlessGone makes success of a removal that found nothing to remove.
+func unlessGone(err error) error {
+	for _, gone := range []error{unix.ENODEV, unix.ESRCH, unix.EADDRNOTAVAIL, unix.ENOENT} {
+		if errors.Is(err, gone) {
+			return nil
+		}
+	}
+	return err
+}
+
+// makeNamespace makes the namespace, nameless: a crash before publish leaves
+// nothing. A shell can only make it with its name.
+type makeNamespace struct{}
+
+func (makeNamespace) String() string { return "make the namespace" }
+func (makeNamespace) undo() Step     { return dropNamespace{} }
+
+func (makeNamespace) Command(p Place) string {
+	if p.Dir == ipDir {
+		return "ip netns add " + p.Name
+	}
+	path := quote(p.Path())
+	return fmt.Sprintf("mkdir -p %s && touch %s && unshare --net=%s true", quote(p.Dir), path, path)
+}
+
+func (makeNamespace) apply(_ context.Context, h *Handle) error { return h.make() }
+
+// dropNamespace lets go of a namespace that has no name.
+type dropNamespace struct{}
+
+func (dropNamespace) String() string                           { return "drop the namespace" }
+func (dropNamespace) Command(Place) string                     { return "" }
+func (dropNamespace) undo() Step                               { return nil }
+func (dropNamespace) apply(_ context.Context, h *Handle) error { return h.leave() }
+
+// publish gives the namespace its name: the commit point.
+type publish struct{}
+
+func (publish) String() string                           { return "publish the namespace" }
+func (publish) Command(Place) string                     { return "" }
+func (publish) undo() Step                               { return unpublish{} }
+func (publish) apply(_ context.Context, h *Handle) error { return h.ns.Publish(h.place.Path()) }
+
+// unpublish takes the name away.
+type unpublish struct{}
+
+func (unpublish) String() string { return "remove the namespace" }
+func (unpublish) undo() Step     { return nil }
+
+func (unpublish) Command(p Place) string {
+	if p.Dir == ipDir {
+		return "ip netns delete " + p.Name
+	}
+	return fmt.Sprintf("umount %s && rm %s", quote(p.Path()), quote(p.Path()))
+}
+
+func (unpublish) apply(_ context.Context, h *Handle) error { return h.unpublish() }
+
+// setSysctls writes kernel parameters, together since each visit to the
+// namespace costs more than a write.
+type setSysctls struct{ set, was []sysctl }
+
+func (s setSysctls) String() string { return "set " + s.words() }
+func (s setSysctls) undo() Step {
+	if len(s.was) == 0 {
+		return nil
+	}
+	return setSysctls{set: s.was}
+}
+
+func (s setSysctls) Command(p Place) string { return p.in("sysctl") + " -qw " + s.words() }
+
+func (s setSysctls) words() string {
+	words := make([]string, len(s.set))
+	for k, c := range s.set {
+		words[k] = c.key + "=" + c.value
+	}
+	return strings.Join(words, " ")
+}
+
+func (s setSysctls) apply(_ context.Context, h *Handle) error {
+	return h.ns.Do(func() error {
+		for _, c := range s.set {
+			if err := c.write(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// destroySockets resets the TCP connections whose processes are gone: while
+// their peers do not answer they would keep the namespace, and the peers would
+// wait for an address that has left.
+type destroySockets struct{}
+
+func (destroySockets) String() string                           { return "close the connections left" }
+func (destroySockets) Command(p Place) string                   { return p.in("ss") + " -K >/dev/null" }
+func (destroySockets) undo() Step                               { return nil }
+func (destroySockets) apply(_ context.Context, h *Handle) error { return h.destroySockets() }
+
+// addAddress gives a link an address.
+type addAddress struct {
+	Address
+	dad dad
+}
+
+// A dad is how an IPv6 address goes through duplicate address detection, by its
+// flag's name in iproute2: an address is of no use before the end otherwise.
+type dad string
+
+const (
+	optimistic dad = "optimistic" // used meanwhile (RFC 4429)
+	noDAD      dad = "nodad"      // not at all: the probe before has done it
+)
+
+func (d dad) flag() uint32 {
+	return map[dad]uint32{optimistic: unix.IFA_F_OPTIMISTIC, noDAD: unix.IFA_F_NODAD}[d]
+}
+
+func (s addAddress) String() string { return fmt.Sprintf("add address %s on %s", s.Prefix, s.Dev) }
+func (s addAddress) undo() Step     { return delAddress(s) }
+
+func (s addAddress) Command(p Place) string {
+	line := fmt.Sprintf("%s address add %s ", p.in("ip"), s.Prefix)
+	if s.Prefix.Addr().Is4() && s.Prefix.Bits() < 31 {
+		line += "broadcast + "
+	}
+	line += "dev " + quote(s.Dev)
+	if s.dad != "" {
+		line += " " + string(s.dad)
+	}
+	return line
+}
+
+func (s addAddress) message(h *Handle) (message, error) {
+	index, err := h.index(s.Dev)
+	m := address(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, s.Prefix)
+	if s.dad != "" {
+		m.putUint32(unix.IFA_FLAGS, s.dad.flag())
+	}
+	return m, err
+}
+
+func (s addAddress) apply(_ context.Context, h *Handle) error { return send(s, h) }
+
+// delAddress takes it away.
+type delAddress addAddress
+
+func (s delAddress) String() string { return fmt.Sprintf("delete address %s on %s", s.Prefix, s.Dev) }
+func (s delAddress) undo() Step     { return addAddress(s) }
+
+func (s delAddress) Command(p Place) string {
+	return fmt.Sprintf("%s address delete %s dev %s", p.in("ip"), s.Prefix, quote(s.Dev))
+}
+
+func (s delAddress) message(h *Handle) (message, error) {
+	index, err := h.index(s.Dev)
+	return address(unix.RTM_DELADDR, 0, index, s.Prefix), err
+}
+
+func (s delAddress) apply(_ context.Context, h *Handle) error { return unlessGone(send(s, h)) }
+
+// setRoute adds a route, or puts it in the place of one with the same
+// destination, table and metric.
+type setRoute struct {
+	Route
+	was *Route
+}
+
+func (s setRoute) verb() string {
+	if s.was != nil {
+		return "replace"
+	}
+	return "add"
+}
+
+func (s setRoute) String() string { return s.verb() + " route " + s.Route.String() }
+func (s setRoute) undo() Step {
+	if s.was != nil {
+		return setRoute{*s.was, &s.Route}
+	}
+	return delRoute{s.Route}
+}
+
+func (s setRoute) Command(p Place) string { return s.Route.command(p, s.verb()) }
+
+func (r Route) command(p Place, verb string) string {
+	words := r.String()
+	if r.To.Bits() == 0 && r.To.Addr().Is6() {
+		words = "::/0" + strings.TrimPrefix(words, "default")
+	}
+	return fmt.Sprintf("%s route %s %s proto %d", p.in("ip"), verb, words, routeProtocol)
+}
+
+func (s setRoute) message(h *Handle) (message, error) {
+	index, err := h.index(s.Dev)
+	flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_EXCL)
+	if s.was != nil {
+		flags = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	}
+	return route(unix.RTM_NEWROUTE, flags, index, s.Route), err
+}
+
+func (s setRoute) apply(_ context.Context, h *Handle) error { return send(s, h) }
+
+// delRoute takes a route away.
+type delRoute struct{ Route }
+
+func (s delRoute) String() string         { return "delete route " + s.Route.String() }
+func (s delRoute) undo() Step             { return setRoute{Route: s.Route} }
+func (s delRoute) Command(p Place) string { return s.Route.command(p, "delete") }
+
+func (s delRoute) message(h *Handle) (message, error) {
+	index, err := h.index(s.Dev)
+	return route(unix.RTM_DELROUTE, 0, index, s.Route), err
+}
+
+func (s delRoute) apply(_ context.Context, h *Handle) error { return unlessGone(send(s, h)) }
+
+// routeKey is what the kernel tells routes apart by.
+type routeKey struct {
+	to            string
+	table, metric int
+}
+
+func (r Route) key() routeKey { return routeKey{r.To.String(), r.Table, r.Metric} }
+
+func itoa(n int) string { return strconv.Itoa(n) }

@@ -1,0 +1,160 @@
+package plumbing
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// addLink makes a macvlan on a port, directly inside the namespace: no device
+// shows on the host, so nothing there (udev, a network manager) takes it up.
+type addLink struct {
+	dev       string
+	port      string
+	portIndex int
+	mac       MAC
+	mtu       int
+}
+
+func (s addLink) String() string { return fmt.Sprintf("add macvlan %s on port %s", s.dev, s.port) }
+func (s addLink) undo() Step     { return delLink(s) }
+
+func (s addLink) Command(p Place) string {
+	netns := p.Name
+	if p.Dir != ipDir {
+		netns = quote(p.Path())
+	}
+	return fmt.Sprintf("ip link add link %s name %s address %s mtu %d netns %s type macvlan mode bridge",
+		quote(s.port), quote(s.dev), s.mac, s.mtu, netns)
+}
+
+func (s addLink) apply(_ context.Context, h *Handle) error {
+	err := h.host.one(newMacvlan(s.dev, s.portIndex, s.mac, s.mtu, h.ns.Fd()))
+	if errors.Is(err, unix.EEXIST) {
+		err = s.applyRenamed(h)
+	}
+	return s.explain(err)
+}
+
+// applyRenamed is for kernels that look for the new name in the namespace of
+// the request, the host's, and refuse one that is there (before Linux 6.15,
+// rtnl_newlink): they get a name that nobody has, and the right one inside.
+func (s addLink) applyRenamed(h *Handle) error {
+	var b [6]byte
+	rand.Read(b[:])
+	temporary := fmt.Sprintf("vs%x", b)
+	if err := h.host.one(newMacvlan(temporary, s.portIndex, s.mac, s.mtu, h.ns.Fd())); err != nil {
+		return err
+	}
+	index, err := h.index(temporary)
+	if err != nil {
+		return err
+	}
+	delete(h.indexes, temporary)
+	if err := h.inside.one(linkRename(index, s.dev)); err != nil {
+		return errors.Join(err, h.inside.one(linkDelete(index)))
+	}
+	return nil
+}
+
+func (s addLink) explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return refuse("load it with `modprobe macvlan`, or use a kernel with CONFIG_MACVLAN", "this kernel has no macvlan")
+	case errors.Is(err, unix.EADDRINUSE):
+		return refuse("choose another with --mac", "MAC %s is in use on port %s", s.mac, s.port)
+	case errors.Is(err, unix.EBUSY):
+		return refuse("see `ip -d link show "+s.port+"`", "port %s is taken by another user of it", s.port)
+	}
+	return err
+}
+
+// delLink removes it. On return its MAC is free on the port.
+type delLink addLink
+
+func (s delLink) String() string         { return "delete interface " + s.dev }
+func (s delLink) undo() Step             { return addLink(s) }
+func (s delLink) Command(p Place) string { return p.in("ip") + " link delete " + quote(s.dev) }
+
+func (s delLink) apply(_ context.Context, h *Handle) error {
+	index, err := h.index(s.dev)
+	if err != nil {
+		return unlessGone(err)
+	}
+	delete(h.indexes, s.dev)
+	// Down first: the wait that a deletion begins with is then a third as long.
+	if err := unlessGone(h.inside.one(linkDown(index))); err != nil {
+		return err
+	}
+	return unlessGone(h.inside.one(linkDelete(index)))
+}
+
+// markLink writes whose a link is where `ip link` shows it.
+type markLink struct{ dev, mark, was string }
+
+func (s markLink) String() string { return fmt.Sprintf("mark %s as %s", s.dev, s.mark) }
+func (s markLink) undo() Step     { return markLink{s.dev, s.was, s.mark} }
+
+func (s markLink) Command(p Place) string {
+	return fmt.Sprintf("%s link set dev %s alias %s", p.in("ip"), quote(s.dev), quote(s.mark))
+}
+
+func (s markLink) message(h *Handle) (message, error) {
+	index, err := h.index(s.dev)
+	return linkAlias(index, s.mark), err
+}
+
+func (s markLink) apply(_ context.Context, h *Handle) error { return send(s, h) }
+
+// setMTU changes a link's largest packet, in bytes.
+type setMTU struct {
+	dev      string
+	mtu, was int
+}
+
+func (s setMTU) String() string { return fmt.Sprintf("set mtu %d on %s", s.mtu, s.dev) }
+func (s setMTU) undo() Step     { return setMTU{s.dev, s.was, s.mtu} }
+
+func (s setMTU) Command(p Place) string {
+	return fmt.Sprintf("%s link set dev %s mtu %d", p.in("ip"), quote(s.dev), s.mtu)
+}
+
+func (s setMTU) message(h *Handle) (message, error) {
+	index, err := h.index(s.dev)
+	return linkMTU(index, s.mtu), err
+}
+
+func (s setMTU) apply(_ context.Context, h *Handle) error { return send(s, h) }
+
+// upLink brings a link up.
+type upLink struct{ dev string }
+
+func (s upLink) String() string         { return "bring up " + s.dev }
+func (s upLink) undo() Step             { return downLink(s) }
+func (s upLink) Command(p Place) string { return p.in("ip") + " link set dev " + quote(s.dev) + " up" }
+
+func (s upLink) message(h *Handle) (message, error) {
+	index, err := h.index(s.dev)
+	return linkUp(index), err
+}
+
+func (s upLink) apply(_ context.Context, h *Handle) error { return send(s, h) }
+
+// downLink takes it down; it is upLink's undoing.
+type downLink struct{ dev string }
+
+func (s downLink) String() string { return "take down " + s.dev }
+func (s downLink) undo() Step     { return upLink(s) }
+func (s downLink) Command(p Place) string {
+	return p.in("ip") + " link set dev " + quote(s.dev) + " down"
+}
+
+func (s downLink) message(h *Handle) (message, error) {
+	index, err := h.index(s.dev)
+	return linkDown(index), err
+}
+
+func (s downLink) apply(_ context.Context, h *Handle) error { return send(s, h) }

@@ -1,0 +1,73 @@
+package plumbing
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// A sysctl is a kernel parameter of a network namespace and its value.
+type sysctl struct{ key, value string }
+
+// serverSysctls is how a server with several interfaces wants its namespace;
+// Documentation/networking/ip-sysctl.rst has each. Settings for all interfaces
+// are written to "all" where the kernel takes the larger or either value, else
+// to "default" too, before any interface is there. IPv4's start as copies of
+// the host's, so even the kernel's own defaults are written.
+var serverSysctls = []sysctl{
+	// A server, not a router.
+	{"net.ipv4.ip_forward", "0"},
+	// Two interfaces on one subnet: each answers for its own addresses only.
+	{"net.ipv4.conf.all.arp_ignore", "1"},
+	{"net.ipv4.conf.all.arp_announce", "2"},
+	// Strict filtering drops what comes in by an interface that the route back
+	// does not leave by; loose (RFC 3704, 2.4) is for multi-homed hosts.
+	{"net.ipv4.conf.all.rp_filter", "2"},
+	{"net.ipv4.conf.all.accept_redirects", "0"},
+	{"net.ipv4.conf.default.accept_redirects", "0"},
+	{"net.ipv4.conf.all.accept_source_route", "0"},
+	// A primary address that goes takes its secondaries along otherwise.
+	{"net.ipv4.conf.all.promote_secondaries", "1"},
+	// Addresses and routes are the document's, not a router's.
+	{"net.ipv6.conf.default.accept_ra", "0"},
+	{"net.ipv6.conf.default.autoconf", "0"},
+	{"net.ipv6.conf.default.accept_redirects", "0"},
+	// IPv6 addresses survive link down and up, as IPv4's do.
+	{"net.ipv6.conf.all.keep_addr_on_down", "1"},
+	// Usable at once, while duplicate detection is still running (RFC 4429).
+	{"net.ipv6.conf.all.optimistic_dad", "1"},
+	{"net.ipv6.conf.all.use_optimistic", "1"},
+}
+
+func (c sysctl) path() string { return "/proc/sys/" + strings.ReplaceAll(c.key, ".", "/") }
+
+// write sets it in the calling thread's network namespace.
+func (c sysctl) write() error {
+	if err := os.WriteFile(c.path(), []byte(c.value), 0); err != nil {
+		return fmt.Errorf("%s: %w", c.key, err)
+	}
+	return nil
+}
+
+// read is the value in the calling thread's network namespace; "" when the
+// kernel does not have it.
+func (c sysctl) read() (string, error) {
+	b, err := os.ReadFile(c.path())
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(b)), err
+}
+
+// offered reports whether this kernel has the parameter.
+func (f Features) offered(c sysctl) bool {
+	switch {
+	case !strings.HasPrefix(c.key, "net.ipv6."):
+		return true
+	case strings.HasSuffix(c.key, "optimistic_dad"), strings.HasSuffix(c.key, "use_optimistic"):
+		return f.OptimisticDAD
+	}
+	return f.IPv6
+}
