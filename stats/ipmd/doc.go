@@ -1,0 +1,18 @@
+// Package ipmd answers stats requests: a [Server] on a unix socket, and the
+// [Client] that asks it.
+//
+//	GET /stats               all virtual servers, a JSON array of stats.Sample
+//	GET /stats?id=8&id=web   those, by number or name
+//	GET /metrics             all, for Prometheus (text, or OpenMetrics on request)
+//	GET /healthz             ok
+//
+// An error on /stats is a JSON object, {"error":"…"}: 404 for a virtual server
+// that is not there, 500 when a counter could not be read. A virtual server that
+// goes away while all are being read is left out.
+//
+// It does not know which virtual servers there are (Server.Sources does), keeps
+// no counters, and does not answer other nodes.
+//
+// Contract: /stats is complete or it is an error; /metrics gives what can be
+// read, and one bad virtual server never takes the others' figures away.
+package ipmd

@@ -1,0 +1,284 @@
+package stats
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// twoServers differ in what they have: only the second one saw an echo reply.
+var twoServers = []Sample{{
+	ID: 8, Name: "finance",
+	Interfaces: []Interface{
+		{"eth0", Counters{1, 2, 3, 4, 5, 6, 7, 8}},
+		{"lan", Counters{RxBytes: math.MaxUint64}},
+	},
+	MIB: MIB{{"Icmp", []Counter{{"InMsgs", 9}}}, {"Tcp", []Counter{{"MaxConn", -1}}}},
+}, {
+	ID: 9, Name: "web",
+	MIB: MIB{{"Icmp", []Counter{{"InMsgs", 10}}}, {"IcmpMsg", []Counter{{"InType0", 1}}}, {"Tcp", []Counter{{"MaxConn", -1}}}},
+}}
+
+const twoServersText = `# HELP vsrun_network_receive_bytes_total Bytes received.
+# TYPE vsrun_network_receive_bytes_total counter
+vsrun_network_receive_bytes_total{vs="8",name="finance",device="eth0"} 1
+vsrun_network_receive_bytes_total{vs="8",name="finance",device="lan"} 18446744073709551615
+# HELP vsrun_network_receive_packets_total Packets received.
+# TYPE vsrun_network_receive_packets_total counter
+vsrun_network_receive_packets_total{vs="8",name="finance",device="eth0"} 2
+vsrun_network_receive_packets_total{vs="8",name="finance",device="lan"} 0
+# HELP vsrun_network_receive_errs_total Packets received with errors.
+# TYPE vsrun_network_receive_errs_total counter
+vsrun_network_receive_errs_total{vs="8",name="finance",device="eth0"} 3
+vsrun_network_receive_errs_total{vs="8",name="finance",device="lan"} 0
+# HELP vsrun_network_receive_drop_total Received packets that were dropped.
+# TYPE vsrun_network_receive_drop_total counter
+vsrun_network_receive_drop_total{vs="8",name="finance",device="eth0"} 4
+vsrun_network_receive_drop_total{vs="8",name="finance",device="lan"} 0
+# HELP vsrun_network_transmit_bytes_total Bytes sent.
+# TYPE vsrun_network_transmit_bytes_total counter
+vsrun_network_transmit_bytes_total{vs="8",name="finance",device="eth0"} 5
+vsrun_network_transmit_bytes_total{vs="8",name="finance",device="lan"} 0
+# HELP vsrun_network_transmit_packets_total Packets sent.
+# TYPE vsrun_network_transmit_packets_total counter
+vsrun_network_transmit_packets_total{vs="8",name="finance",device="eth0"} 6
+vsrun_network_transmit_packets_total{vs="8",name="finance",device="lan"} 0
+# HELP vsrun_network_transmit_errs_total Packets that could not be sent because of errors.
+# TYPE vsrun_network_transmit_errs_total counter
+vsrun_network_transmit_errs_total{vs="8",name="finance",device="eth0"} 7
+vsrun_network_transmit_errs_total{vs="8",name="finance",device="lan"} 0
+# HELP vsrun_network_transmit_drop_total Packets that were dropped instead of sent.
+# TYPE vsrun_network_transmit_drop_total counter
+vsrun_network_transmit_drop_total{vs="8",name="finance",device="eth0"} 8
+vsrun_network_transmit_drop_total{vs="8",name="finance",device="lan"} 0
+# HELP vsrun_netstat_Icmp_InMsgs Statistic IcmpInMsgs.
+# TYPE vsrun_netstat_Icmp_InMsgs untyped
+vsrun_netstat_Icmp_InMsgs{vs="8",name="finance"} 9
+vsrun_netstat_Icmp_InMsgs{vs="9",name="web"} 10
+# HELP vsrun_netstat_Tcp_MaxConn Statistic TcpMaxConn.
+# TYPE vsrun_netstat_Tcp_MaxConn untyped
+vsrun_netstat_Tcp_MaxConn{vs="8",name="finance"} -1
+vsrun_netstat_Tcp_MaxConn{vs="9",name="web"} -1
+# HELP vsrun_netstat_IcmpMsg_InType0 Statistic IcmpMsgInType0.
+# TYPE vsrun_netstat_IcmpMsg_InType0 untyped
+vsrun_netstat_IcmpMsg_InType0{vs="9",name="web"} 1
+`
+
+func TestWriteMetrics(t *testing.T) {
+	if diff := cmp.Diff(twoServersText, metrics(t, twoServers, PrometheusText)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// OpenMetrics is the same text but for heads of counters, a word, and the end.
+func TestWriteOpenMetrics(t *testing.T) {
+	var want strings.Builder
+	for line := range strings.Lines(twoServersText) {
+		if strings.HasPrefix(line, "#") {
+			line = strings.Replace(line, "_total ", " ", 1)
+			line = strings.Replace(line, " untyped", " unknown", 1)
+		}
+		want.WriteString(line)
+	}
+	want.WriteString("# EOF\n")
+	text := metrics(t, twoServers, OpenMetrics)
+	if diff := cmp.Diff(want.String(), text); diff != "" {
+		t.Error(diff)
+	}
+	checkOpenMetrics(t, text)
+}
+
+func TestWriteMetricsOfNothing(t *testing.T) {
+	for format, eof := range map[Format]string{PrometheusText: "", OpenMetrics: "# EOF\n"} {
+		text := metrics(t, nil, format)
+		if len(parseText(t, text)) != 0 || !strings.HasSuffix(text, eof) {
+			t.Errorf("%s", text)
+		}
+	}
+}
+
+func TestWriteMetricsParsesBack(t *testing.T) {
+	var mib MIB
+	for name, parse := range map[string]func(string) (MIB, error){
+		"snmp":    func(s string) (MIB, error) { return parseSNMP(strings.NewReader(s)) },
+		"netstat": func(s string) (MIB, error) { return parseSNMP(strings.NewReader(s)) },
+		"snmp6":   func(s string) (MIB, error) { return parseSNMP6(strings.NewReader(s)) },
+	} {
+		m, err := parse(fixture(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		mib = append(mib, m...)
+	}
+	devices, err := parseDev(strings.NewReader(fixture(t, "dev")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples := []Sample{
+		{ID: 1, Name: "one", Interfaces: devices, MIB: mib},
+		{ID: 2, Name: "no IPv6", Interfaces: devices[:1], MIB: slices.DeleteFunc(slices.Clone(mib), func(g Group) bool { return strings.HasSuffix(g.Name, "6") })},
+		{ID: 3, Name: "one more", MIB: mib},
+	}
+	checkParsed(t, samples, parseText(t, metrics(t, samples, PrometheusText)))
+	checkOpenMetrics(t, metrics(t, samples, OpenMetrics))
+}
+
+func TestWriteMetricsWithHostileNames(t *testing.T) {
+	for _, name := range hostileNames {
+		checkHostile(t, name, "eth0")
+		checkHostile(t, "web", name)
+	}
+}
+
+var hostileNames = []string{"", `"`, `\`, "\n", "\r", `\n`, `"} 1`, "a\"} 1\nx 2", "\xff", "\xed\xa0\x80", "ü \u2028", "\x00", "{", "#"}
+
+func FuzzWriteMetrics(f *testing.F) {
+	for _, name := range hostileNames {
+		f.Add(name, "eth0")
+	}
+	f.Fuzz(checkHostile)
+}
+
+// checkHostile checks that the two strings come back as one sample's labels.
+func checkHostile(t *testing.T, name, device string) {
+	t.Helper()
+	samples := []Sample{{ID: 8, Name: name, Interfaces: []Interface{{device, Counters{RxBytes: 7}}}, MIB: small}}
+	checkParsed(t, samples, parseText(t, metrics(t, samples, PrometheusText)))
+	checkOpenMetrics(t, metrics(t, samples, OpenMetrics))
+}
+
+// A series is a metric and its labels, as "name [vs name device]".
+type series map[string]float64
+
+func parseText(t *testing.T, text string) series {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		t.Fatalf("%v in:\n%s", err, text)
+	}
+	got := series{}
+	for name, family := range families {
+		for _, m := range family.Metric {
+			var labels []string
+			for _, l := range m.Label {
+				labels = append(labels, l.GetValue())
+			}
+			key := fmt.Sprintf("%s %q", name, labels)
+			if _, ok := got[key]; ok {
+				t.Errorf("%s is there twice", key)
+			}
+			got[key] = m.GetCounter().GetValue() + m.GetUntyped().GetValue() // one of them is nil
+		}
+	}
+	return got
+}
+
+// checkParsed checks that what was parsed is every value of the samples, and
+// nothing else.
+func checkParsed(t *testing.T, samples []Sample, got series) {
+	t.Helper()
+	want := series{}
+	for _, s := range samples {
+		labels := []string{strconv.Itoa(s.ID), strings.ToValidUTF8(s.Name, "\uFFFD")}
+		for _, d := range s.Interfaces {
+			labels := append(labels, strings.ToValidUTF8(d.Name, "\uFFFD"))
+			for _, f := range deviceFamilies {
+				want[fmt.Sprintf("vsrun_network_%s_total %q", f.name, labels)] = float64(f.value(d.Counters))
+			}
+		}
+		for _, g := range s.MIB {
+			for _, c := range g.Counters {
+				want[fmt.Sprintf("vsrun_netstat_%s_%s %q", g.Name, c.Name, labels)] = float64(c.Value)
+			}
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// checkOpenMetrics checks what OpenMetrics 1.0 asks for beyond the older format:
+// each family in one piece, led by its head; counters named _total; the end.
+func checkOpenMetrics(t *testing.T, text string) {
+	t.Helper()
+	if !utf8.ValidString(text) {
+		t.Error("not UTF-8")
+	}
+	lines, ok := strings.CutSuffix(text, "# EOF\n")
+	if !ok {
+		t.Error("no # EOF")
+	}
+	seen := map[string]bool{}
+	family, kind := "", ""
+	for line := range strings.Lines(lines) {
+		fields := strings.Split(strings.TrimSuffix(line, "\n"), " ")
+		switch {
+		case strings.HasPrefix(line, "# HELP "):
+			family, kind = fields[2], ""
+			if seen[family] {
+				t.Errorf("family %s is in two pieces", family)
+			}
+			seen[family] = true
+		case strings.HasPrefix(line, "# TYPE "):
+			kind = fields[3]
+			if fields[2] != family || kind != "counter" && kind != "unknown" {
+				t.Errorf("under %s: %s", family, line)
+			}
+		default:
+			want := map[string]string{"counter": family + "_total", "unknown": family}[kind]
+			if name, _, ok := strings.Cut(line, "{vs="); !ok || name != want {
+				t.Errorf("under %s, a %s: %s", family, kind, line)
+			}
+		}
+	}
+}
+
+func TestWriteMetricsPassesErrorsOn(t *testing.T) {
+	full := errors.New("full")
+	if err := WriteMetrics(failing{full}, twoServers, PrometheusText); !errors.Is(err, full) {
+		t.Errorf("%v", err)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
+
+func BenchmarkWriteMetrics(b *testing.B) {
+	mib, err := parseSNMP(strings.NewReader(fixture(b, "snmp") + fixture(b, "netstat")))
+	if err != nil {
+		b.Fatal(err)
+	}
+	samples := make([]Sample, 100)
+	for i := range samples {
+		samples[i] = Sample{ID: i, Name: fmt.Sprint("name", i), Interfaces: []Interface{{Name: "eth0"}}, MIB: mib}
+	}
+	b.ReportAllocs()
+	var buf bytes.Buffer
+	for b.Loop() {
+		buf.Reset()
+		if err := WriteMetrics(&buf, samples, OpenMetrics); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func metrics(t *testing.T, samples []Sample, format Format) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := WriteMetrics(&b, samples, format); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}

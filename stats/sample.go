@@ -1,0 +1,56 @@
+package stats
+
+import "time"
+
+// A Sample is one reading of a virtual server's counters.
+type Sample struct {
+	ID   int       `json:"id"`
+	Name string    `json:"name"`
+	Time time.Time `json:"time"` // of the reading
+
+	// Interfaces are all but the loopback device, in the kernel's order. Not nil
+	// in a Sample that was read.
+	Interfaces []Interface `json:"interfaces"`
+
+	// Total is the sum over Interfaces. A packet on an interface that is stacked
+	// on another one of the same virtual server (a VLAN of a NIC that was moved
+	// in) passes both, and counts on both.
+	Total Counters `json:"total"`
+
+	// MIB has the protocols' counters, the loopback device's traffic included.
+	MIB MIB `json:"mib"`
+}
+
+// An Interface is a network device of a virtual server and what it counted.
+type Interface struct {
+	Name string `json:"name"`
+	Counters
+}
+
+// Counters are counts since the device was made, as wide as the kernel keeps
+// them: they wrap at 2⁶⁴. A packet is what the device handled as one: with
+// segmentation offload far fewer, and larger, than on the wire.
+type Counters struct {
+	RxBytes   uint64 `json:"rxBytes"`
+	RxPackets uint64 `json:"rxPackets"`
+	RxErrors  uint64 `json:"rxErrors"`
+	RxDropped uint64 `json:"rxDropped"` // with those missed for want of a buffer
+	TxBytes   uint64 `json:"txBytes"`
+	TxPackets uint64 `json:"txPackets"`
+	TxErrors  uint64 `json:"txErrors"`
+	TxDropped uint64 `json:"txDropped"`
+}
+
+// Plus is the sum of both, wrapping as the kernel's counters do.
+func (c Counters) Plus(o Counters) Counters {
+	return Counters{
+		RxBytes:   c.RxBytes + o.RxBytes,
+		RxPackets: c.RxPackets + o.RxPackets,
+		RxErrors:  c.RxErrors + o.RxErrors,
+		RxDropped: c.RxDropped + o.RxDropped,
+		TxBytes:   c.TxBytes + o.TxBytes,
+		TxPackets: c.TxPackets + o.TxPackets,
+		TxErrors:  c.TxErrors + o.TxErrors,
+		TxDropped: c.TxDropped + o.TxDropped,
+	}
+}
