@@ -118,11 +118,11 @@ func onThread(fn func() error) error {
 			done <- err
 			return
 		}
-		defer home.Close()
 		err = fn()
 		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back == nil {
 			goruntime.UnlockOSThread()
 		}
+		home.Close()
 		done <- err
 	}()
 	return <-done

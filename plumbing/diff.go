@@ -36,8 +36,8 @@ func Diff(place Place, want Network, have State) (Plan, error) {
 	if have.Namespace == Absent {
 		d.add(publish{})
 	}
-	if len(d.fresh) > 0 {
-		d.add(announce{d.fresh})
+	for _, a := range d.fresh {
+		d.add(announce{a})
 	}
 	return d.plan, nil
 }
@@ -156,7 +156,7 @@ func (d *differ) stale() {
 		}
 		for _, a := range slices.Backward(d.have.Addresses) {
 			if a.Dev == l.Name {
-				d.add(delAddress{a, d.dad(a.Prefix)})
+				d.add(delAddress{a})
 			}
 		}
 		d.add(delLink{dev: l.Name, port: d.portName(l.Parent), portIndex: l.Parent, mac: l.MAC, mtu: l.MTU})
@@ -212,7 +212,7 @@ func (d *differ) addresses() {
 			if d.holds(i.Name, p) {
 				continue
 			}
-			adds = append(adds, addAddress{Address{Dev: i.Name, Prefix: p}, d.dad(p)})
+			adds = append(adds, addAddress{Address{Dev: i.Name, Prefix: p}})
 			fresh.addrs = append(fresh.addrs, p.Addr())
 		}
 		if len(fresh.addrs) > 0 {
@@ -227,16 +227,6 @@ func (d *differ) addresses() {
 	d.plan = append(d.plan, adds...)
 }
 
-func (d *differ) dad(p netip.Prefix) dad {
-	switch {
-	case p.Addr().Is4():
-		return ""
-	case d.have.Features.OptimisticDAD:
-		return optimistic
-	}
-	return noDAD
-}
-
 func (d *differ) holds(dev string, p netip.Prefix) bool {
 	return !d.remade[dev] && slices.ContainsFunc(d.have.Addresses, func(a Address) bool {
 		return a.Dev == dev && a.Prefix == p
@@ -249,7 +239,7 @@ func (d *differ) staleAddresses() {
 	for _, a := range slices.Backward(d.have.Addresses) {
 		i, ours := d.want.Interface(a.Dev)
 		if ours && !d.remade[a.Dev] && !slices.Contains(i.Addresses, a.Prefix) {
-			d.add(delAddress{a, d.dad(a.Prefix)})
+			d.add(delAddress{a})
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package plumbing
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -68,10 +69,14 @@ func present(change func(*State)) State {
 
 const (
 	sysctl4 = "net.ipv4.ip_forward=0 net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.all.rp_filter=2 " +
-		"net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.default.accept_redirects=0 net.ipv4.conf.all.accept_source_route=0 net.ipv4.conf.all.promote_secondaries=1"
-	sysctl6 = " net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.autoconf=0 net.ipv6.conf.default.accept_redirects=0 net.ipv6.conf.all.keep_addr_on_down=1"
+		"net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.default.accept_redirects=0 net.ipv4.conf.all.accept_source_route=0 net.ipv4.conf.all.promote_secondaries=1 net.ipv4.conf.all.arp_notify=1"
+	sysctl6 = " net.ipv6.conf.all.ndisc_notify=1 net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.autoconf=0 net.ipv6.conf.default.accept_redirects=0 net.ipv6.conf.all.keep_addr_on_down=1"
 	sysctlO = " net.ipv6.conf.all.optimistic_dad=1 net.ipv6.conf.all.use_optimistic=1"
 )
+
+func announced(dev string, mac MAC) string {
+	return strings.Repeat(fmt.Sprintf("ip -n vs8 link set dev %s address %s\n", dev, mac), 3)
+}
 
 func TestDiff(t *testing.T) {
 	made := "ip netns add vs8\nip netns exec vs8 sysctl -qw " + sysctl4 + sysctl6 + sysctlO + `
@@ -108,12 +113,11 @@ ip -n vs8 link set dev eth0 up
 		have: absent(),
 		plan: made + link + `# asked of the segment first: is anybody at 192.0.2.8, 2001:db8::8 on eth0?
 ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
-ip -n vs8 address add 2001:db8::8/64 dev eth0 optimistic
+ip -n vs8 address add 2001:db8::8/64 dev eth0 nodad
 ip -n vs8 route add default via 192.0.2.1 dev eth0 proto 118
 ip -n vs8 route add ::/0 via 2001:db8::1 dev eth0 proto 118
 ip -n vs8 route add 198.51.100.0/24 via 192.0.2.7 dev eth0 table 5 metric 50 realm 3 proto 118
-# then announced to the segment: 192.0.2.8, 2001:db8::8 on eth0
-`,
+` + announced("eth0", mac8),
 	}, {
 		name: "the second interface's gateway gives way",
 		want: Network{Interfaces: []Interface{
@@ -128,13 +132,12 @@ ip -n vs8 link set dev lan alias vsrun:vs8/lan
 ip -n vs8 link set dev lan up
 # asked of the segment first: is anybody at 203.0.113.8, 2001:db8:1::8 on lan?
 ip -n vs8 address add 203.0.113.8/31 dev lan
-ip -n vs8 address add 2001:db8:1::8/64 dev lan optimistic
+ip -n vs8 address add 2001:db8:1::8/64 dev lan nodad
 ip -n vs8 route add default via 192.0.2.1 dev eth0 proto 118
 ip -n vs8 route add ::/0 via 2001:db8::1 dev eth0 proto 118
 ip -n vs8 route add default via 203.0.113.9 dev lan metric 100 proto 118
 ip -n vs8 route add ::/0 via fe80::1 dev lan metric 1124 proto 118
-# then announced to the segment: 203.0.113.8, 2001:db8:1::8 on lan
-`,
+` + announced("lan", MAC{2, 9}),
 	}, {
 		name: "an address changes: the new one comes before the old one goes",
 		want: eth0(func(i *Interface) { i.Addresses = prefixes("192.0.2.9/24") }),
@@ -142,8 +145,7 @@ ip -n vs8 route add ::/0 via fe80::1 dev lan metric 1124 proto 118
 		plan: `# asked of the segment first: is anybody at 192.0.2.9 on eth0?
 ip -n vs8 address add 192.0.2.9/24 broadcast + dev eth0
 ip -n vs8 address delete 192.0.2.8/24 dev eth0
-# then announced to the segment: 192.0.2.9 on eth0
-`,
+` + announced("eth0", mac8),
 	}, {
 		name: "a gateway changes: the route is replaced",
 		want: eth0(func(i *Interface) { i.Gateways = addrs("192.0.2.2") }),
@@ -174,8 +176,7 @@ ip -n vs8 link set dev eth0 mtu 1500
 ip -n vs8 link set dev eth0 up
 # asked of the segment first: is anybody at 192.0.2.8 on eth0?
 ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
-# then announced to the segment: 192.0.2.8 on eth0
-`,
+` + announced("eth0", mac8),
 	}, {
 		name: "another MAC: the interface is made anew, and all on it",
 		want: eth0(func(i *Interface) { i.MAC = MAC{2, 7} }),
@@ -190,8 +191,7 @@ ip -n vs8 link set dev eth0 alias vsrun:vs8/eth0
 ip -n vs8 link set dev eth0 up
 # asked of the segment first: is anybody at 192.0.2.8 on eth0?
 ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
-# then announced to the segment: 192.0.2.8 on eth0
-`,
+` + announced("eth0", MAC{2, 7}),
 	}, {
 		name: "what is not ours stays",
 		want: eth0(nil),
@@ -213,16 +213,14 @@ ip -n vs8 link set dev lo alias vsrun:vs8
 ip -n vs8 link set dev lo up
 ` + link + `# asked of the segment first: is anybody at 192.0.2.8 on eth0?
 ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
-# then announced to the segment: 192.0.2.8 on eth0
-`,
+` + announced("eth0", mac8),
 	}, {
-		name: "a kernel without optimistic detection: ours has to do",
+		name: "a kernel without optimistic detection",
 		want: eth0(func(i *Interface) { i.Addresses = prefixes("192.0.2.8/24", "2001:db8::8/64") }),
 		have: present(func(s *State) { s.Features.OptimisticDAD = false }),
 		plan: `# asked of the segment first: is anybody at 2001:db8::8 on eth0?
 ip -n vs8 address add 2001:db8::8/64 dev eth0 nodad
-# then announced to the segment: 2001:db8::8 on eth0
-`,
+` + announced("eth0", mac8),
 	}}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

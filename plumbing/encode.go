@@ -109,6 +109,12 @@ func linkMTU(index, mtu int) message {
 	return m
 }
 
+func linkMAC(index int, mac MAC) message {
+	m := ifinfomsg(unix.RTM_NEWLINK, 0, index, 0, 0)
+	m.put(unix.IFLA_ADDRESS, mac[:])
+	return m
+}
+
 func linkRename(index int, name string) message {
 	m := ifinfomsg(unix.RTM_NEWLINK, 0, index, 0, 0)
 	m.putString(unix.IFLA_IFNAME, name)
@@ -126,13 +132,16 @@ func linkGet(name string) message {
 }
 
 // address is a request about an address (struct ifaddrmsg). IPv4 addresses get
-// their prefix's broadcast address, as `ip address add … brd +` gives it.
+// their prefix's broadcast address; see addAddress for IPv6's flag.
 func address(kind, flags uint16, index int, p netip.Prefix) message {
 	m := message{kind: kind, flags: flags, body: []byte{family(p.Addr()), byte(p.Bits()), 0, scope(p.Addr())}}
 	m.body = binary.NativeEndian.AppendUint32(m.body, uint32(index))
 	m.put(unix.IFA_LOCAL, p.Addr().AsSlice())
 	m.put(unix.IFA_ADDRESS, p.Addr().AsSlice())
-	if p.Addr().Is4() && p.Bits() < 31 {
+	switch {
+	case p.Addr().Is6():
+		m.putUint32(unix.IFA_FLAGS, unix.IFA_F_NODAD)
+	case p.Bits() < 31:
 		m.put(unix.IFA_BROADCAST, lastAddr(p).AsSlice())
 	}
 	return m

@@ -14,12 +14,12 @@ func ethernet(to, from MAC, etherType uint16) []byte {
 	return binary.BigEndian.AppendUint16(b, etherType)
 }
 
-// arp is an ARP request (RFC 826). With sender 0.0.0.0 it is a probe, with the
-// sender also the target an announcement (RFC 5227, 1.1).
-func arp(mac MAC, sender, target netip.Addr) []byte {
+// arpProbe is an ARP request (RFC 826) whose sender is 0.0.0.0: it asks for the
+// holder of target and puts nothing in anybody's cache (RFC 5227, 1.1).
+func arpProbe(mac MAC, target netip.Addr) []byte {
 	b := ethernet(broadcast, mac, unix.ETH_P_ARP)
 	b = append(b, 0, 1, 8, 0, 6, 4, 0, 1) // Ethernet, IPv4, request
-	b = append(append(b, mac[:]...), sender.AsSlice()...)
+	b = append(append(b, mac[:]...), 0, 0, 0, 0)
 	b = append(append(b, make([]byte, 6)...), target.AsSlice()...)
 	return b
 }
@@ -34,15 +34,11 @@ func parseARP(b []byte) (from MAC, sender, target netip.Addr, ok bool) {
 	return MAC(b[22:28]), sender, target, true
 }
 
-// Neighbour discovery (RFC 4861) message types and options.
+// Neighbour discovery (RFC 4861) message types.
 const (
 	neighbourSolicit   = 135
 	neighbourAdvertise = 136
-	optionTargetMAC    = 2
-	flagOverride       = 1 << 5
 )
-
-var allNodes = netip.MustParseAddr("ff02::1")
 
 // solicit asks for the holder of target without saying who asks: duplicate
 // address detection (RFC 4862, 5.4.2).
@@ -52,13 +48,6 @@ func solicit(mac MAC, target netip.Addr) []byte {
 	copy(group[13:], t[13:])
 	body := append([]byte{neighbourSolicit, 0, 0, 0, 0, 0, 0, 0}, t[:]...)
 	return icmp6(mac, netip.IPv6Unspecified(), netip.AddrFrom16(group), body)
-}
-
-// advertise tells all nodes unasked where addr is (RFC 4861, 7.2.6).
-func advertise(mac MAC, addr netip.Addr) []byte {
-	body := append([]byte{neighbourAdvertise, 0, 0, 0, flagOverride, 0, 0, 0}, addr.AsSlice()...)
-	body = append(append(body, optionTargetMAC, 1), mac[:]...)
-	return icmp6(mac, addr, allNodes, body)
 }
 
 // icmp6 wraps an ICMPv6 message for a multicast group of the link.

@@ -147,23 +147,9 @@ func (destroySockets) undo() Step                               { return nil }
 func (destroySockets) apply(_ context.Context, h *Handle) error { return h.destroySockets() }
 
 // addAddress gives a link an address.
-type addAddress struct {
-	Address
-	dad dad
-}
-
-// A dad is how an IPv6 address goes through duplicate address detection, by its
-// flag's name in iproute2: an address is of no use before the end otherwise.
-type dad string
-
-const (
-	optimistic dad = "optimistic" // used meanwhile (RFC 4429)
-	noDAD      dad = "nodad"      // not at all: the probe before has done it
-)
-
-func (d dad) flag() uint32 {
-	return map[dad]uint32{optimistic: unix.IFA_F_OPTIMISTIC, noDAD: unix.IFA_F_NODAD}[d]
-}
+// IPv6's own duplicate address detection is left out: an address is of no use
+// before its end, a second later, and the probe has asked the same question.
+type addAddress struct{ Address }
 
 func (s addAddress) String() string { return fmt.Sprintf("add address %s on %s", s.Prefix, s.Dev) }
 func (s addAddress) undo() Step     { return delAddress(s) }
@@ -174,19 +160,15 @@ func (s addAddress) Command(p Place) string {
 		line += "broadcast + "
 	}
 	line += "dev " + quote(s.Dev)
-	if s.dad != "" {
-		line += " " + string(s.dad)
+	if s.Prefix.Addr().Is6() {
+		line += " nodad"
 	}
 	return line
 }
 
 func (s addAddress) message(h *Handle) (message, error) {
 	index, err := h.index(s.Dev)
-	m := address(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, s.Prefix)
-	if s.dad != "" {
-		m.putUint32(unix.IFA_FLAGS, s.dad.flag())
-	}
-	return m, err
+	return address(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, s.Prefix), err
 }
 
 func (s addAddress) apply(_ context.Context, h *Handle) error { return send(s, h) }

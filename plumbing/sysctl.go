@@ -30,13 +30,18 @@ var serverSysctls = []sysctl{
 	{"net.ipv4.conf.all.accept_source_route", "0"},
 	// A primary address that goes takes its secondaries along otherwise.
 	{"net.ipv4.conf.all.promote_secondaries", "1"},
+	// The kernel announces addresses when it is told to (see announce), and by
+	// itself after a link's or a bond's change.
+	{"net.ipv4.conf.all.arp_notify", "1"},
+	{"net.ipv6.conf.all.ndisc_notify", "1"},
 	// Addresses and routes are the document's, not a router's.
 	{"net.ipv6.conf.default.accept_ra", "0"},
 	{"net.ipv6.conf.default.autoconf", "0"},
 	{"net.ipv6.conf.default.accept_redirects", "0"},
 	// IPv6 addresses survive link down and up, as IPv4's do.
 	{"net.ipv6.conf.all.keep_addr_on_down", "1"},
-	// Usable at once, while duplicate detection is still running (RFC 4429).
+	// The link-local address too is usable at once, while duplicate detection is
+	// still running (RFC 4429).
 	{"net.ipv6.conf.all.optimistic_dad", "1"},
 	{"net.ipv6.conf.all.use_optimistic", "1"},
 }

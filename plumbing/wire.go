@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,9 +56,7 @@ func (s probe) Command(Place) string {
 }
 
 func (s probe) apply(ctx context.Context, h *Handle) error {
-	ctx, cancel := context.WithTimeout(ctx, probeCount*probeWait)
-	defer cancel()
-	var g errgroup.Group
+	var questions []question
 	for _, a := range s.list {
 		for _, p := range []protocol{arpProtocol, ndpProtocol} {
 			addrs := p.of(a.addrs)
@@ -68,23 +67,25 @@ func (s probe) apply(ctx context.Context, h *Handle) error {
 			if err != nil {
 				return err
 			}
-			g.Go(func() error { return p.probe(ctx, wire, a.mac, addrs) })
+			defer wire.Close()
+			questions = append(questions, question{p, wire, a.mac, addrs})
 		}
+	}
+	g, asking := errgroup.WithContext(ctx)
+	for _, q := range questions {
+		g.Go(func() error { return q.ask(asking) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
-		return cause
-	}
-	return nil
+	return context.Cause(ctx)
 }
 
-// A protocol is how one address family finds and tells who holds an address.
+// A protocol is how one address family finds who holds an address.
 type protocol struct {
 	etherType uint16
 	is4       bool
-	ask, tell func(MAC, netip.Addr) []byte
+	request   func(MAC, netip.Addr) []byte
 	// holder is who a received frame says holds, or also wants, an address.
 	holder func(frame []byte) (mac MAC, addrs [2]netip.Addr, ok bool)
 }
@@ -92,8 +93,7 @@ type protocol struct {
 var arpProtocol = protocol{
 	etherType: unix.ETH_P_ARP,
 	is4:       true,
-	ask:       func(m MAC, a netip.Addr) []byte { return arp(m, netip.IPv4Unspecified(), a) },
-	tell:      func(m MAC, a netip.Addr) []byte { return arp(m, a, a) },
+	request:   arpProbe,
 	holder: func(frame []byte) (MAC, [2]netip.Addr, bool) {
 		mac, sender, target, ok := parseARP(frame)
 		if !sender.IsUnspecified() { // not a probe: the target is only asked for
@@ -105,8 +105,7 @@ var arpProtocol = protocol{
 
 var ndpProtocol = protocol{
 	etherType: unix.ETH_P_IPV6,
-	ask:       solicit,
-	tell:      advertise,
+	request:   solicit,
 	holder: func(frame []byte) (MAC, [2]netip.Addr, bool) {
 		mac, target, ok := parseNeighbour(frame)
 		return mac, [2]netip.Addr{target}, ok
@@ -123,19 +122,22 @@ func (p protocol) of(addrs []netip.Addr) []netip.Addr {
 	return list
 }
 
-func (p protocol) probe(ctx context.Context, wire *os.File, mac MAC, addrs []netip.Addr) error {
-	defer wire.Close()
-	wanted := map[netip.Addr]bool{}
-	for _, a := range addrs {
-		wanted[a] = true
-	}
+// A question is asked of one link, in one protocol.
+type question struct {
+	protocol
+	wire  *os.File
+	mac   MAC
+	addrs []netip.Addr
+}
+
+func (q question) ask(ctx context.Context) error {
 	for range probeCount {
-		for _, a := range addrs {
-			if _, err := wire.Write(p.ask(mac, a)); err != nil {
+		for _, a := range q.addrs {
+			if _, err := q.wire.Write(q.request(q.mac, a)); err != nil {
 				return fmt.Errorf("cannot ask the segment: %w", err)
 			}
 		}
-		if err := p.listen(ctx, wire, mac, wanted); err != nil {
+		if err := q.listen(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
 	}
@@ -143,25 +145,25 @@ func (p protocol) probe(ctx context.Context, wire *os.File, mac MAC, addrs []net
 }
 
 // listen waits for one answer's time.
-func (p protocol) listen(ctx context.Context, wire *os.File, mac MAC, wanted map[netip.Addr]bool) error {
-	stop := context.AfterFunc(ctx, func() { wire.SetReadDeadline(time.Unix(1, 0)) })
+func (q question) listen(ctx context.Context) error {
+	q.wire.SetReadDeadline(time.Now().Add(probeWait))
+	stop := context.AfterFunc(ctx, func() { q.wire.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	wire.SetReadDeadline(time.Now().Add(probeWait))
 	frame := make([]byte, 2048)
 	for {
-		n, err := wire.Read(frame)
+		n, err := q.wire.Read(frame)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("cannot hear the segment: %w", err)
 		}
-		from, addrs, ok := p.holder(frame[:n])
-		if !ok || from == mac {
+		from, addrs, ok := q.holder(frame[:n])
+		if !ok || from == q.mac {
 			continue
 		}
 		for _, a := range addrs {
-			if wanted[a] {
+			if slices.Contains(q.addrs, a) {
 				return refuse("choose another address, or skip the question with --no-probe",
 					"%s is in use on the segment by %s", a, from)
 			}
@@ -170,41 +172,32 @@ func (p protocol) listen(ctx context.Context, wire *os.File, mac MAC, wanted map
 }
 
 // announceCount is how often an address is announced: once in three may be
-// lost. The kernel itself would announce once, and only an address that was
-// there before the link came up.
+// lost.
 const announceCount = 3
 
-// announce tells the segment where the addresses are now. It never fails: the
-// addresses work without, only later.
-type announce struct{ list []announcement }
+// announce tells the segment where the addresses of a link are now. Giving a link
+// the MAC that it has makes the kernel say so (NETDEV_CHANGEADDR, with arp_notify
+// and ndisc_notify set); closing a packet socket of our own would wait 10 ms for
+// the kernel's readers. It never fails: without, the addresses work later.
+type announce struct{ announcement }
 
-func (s announce) String() string { return "announce " + words(s.list) }
+func (s announce) String() string { return "announce " + s.announcement.String() }
 func (s announce) undo() Step     { return nil }
 
-func (s announce) Command(Place) string { return "# then announced to the segment: " + words(s.list) }
+func (s announce) Command(p Place) string {
+	line := fmt.Sprintf("%s link set dev %s address %s", p.in("ip"), quote(s.dev), s.mac)
+	return strings.Join(slices.Repeat([]string{line}, announceCount), "\n")
+}
 
 func (s announce) apply(_ context.Context, h *Handle) error {
-	for _, a := range s.list {
-		wire, err := h.openWire(a.dev, 0)
-		if err != nil {
-			continue
-		}
-		for range announceCount {
-			for _, addr := range a.addrs {
-				tell := ndpProtocol.tell
-				if addr.Is4() {
-					tell = arpProtocol.tell
-				}
-				wire.Write(tell(a.mac, addr))
-			}
-		}
-		wire.Close()
+	if index, err := h.index(s.dev); err == nil {
+		h.inside.do(slices.Repeat([]message{linkMAC(index, s.mac)}, announceCount)...)
 	}
 	return nil
 }
 
 // openWire opens a packet socket on a link inside: it sends whole frames, and
-// receives those of one Ethernet type, or none for 0.
+// receives those of one Ethernet type.
 func (h *Handle) openWire(dev string, etherType uint16) (*os.File, error) {
 	index, err := h.index(dev)
 	if err != nil {
