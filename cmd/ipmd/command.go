@@ -1,0 +1,97 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsrun/vsrun/stats/ipmd"
+)
+
+// version is set when a release is linked.
+var version string
+
+// options are the command line's.
+type options struct {
+	stateDir string
+	runDir   string
+	netnsDir string
+	socket   string // "" is ipmd.sock in runDir
+}
+
+// A usageError is a command line that cannot be understood.
+type usageError struct{ error }
+
+const about = `ipmd answers stats requests on a unix socket: what each virtual server received
+and sent, by interface and in total, and its IP, ICMP, TCP and UDP counters.
+
+  GET /stats               all virtual servers, as JSON
+  GET /stats?id=8&id=web   those, by number or name
+  GET /metrics             all, for Prometheus
+  GET /healthz             ok
+
+The socket is root's. To let a group ask, too: chgrp GROUP SOCKET after each start.
+SIGTERM and SIGINT end ipmd once the requests under way are answered; a second
+one ends it at once.`
+
+const examples = `  ipmd
+  ipmd --socket /run/ipmd-test.sock
+  curl --unix-socket /run/vsrun/ipmd.sock 'http://ipmd/stats?id=8'`
+
+func newCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:           "ipmd [flags]",
+		Short:         "Answer stats requests for the virtual servers of this host",
+		Long:          about,
+		Example:       examples,
+		Version:       cmp.Or(version, buildVersion()),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("cannot understand %q: there are only flags", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
+	}
+	cmd.SetVersionTemplate("ipmd {{.Version}}\n")
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("cannot understand the flags: %w", err)}
+	})
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&o.stateDir, "state-dir", fromEnv("VSRUN_STATE_DIR", "/var/lib/vsrun"), "`directory` of saved virtual servers (VSRUN_STATE_DIR)")
+	flags.StringVar(&o.runDir, "run-dir", fromEnv("VSRUN_RUN_DIR", "/run/vsrun"), "`directory` of sockets and locks (VSRUN_RUN_DIR)")
+	flags.StringVar(&o.netnsDir, "netns-dir", fromEnv("VSRUN_NETNS_DIR", "/run/netns"), "`directory` of network namespaces (VSRUN_NETNS_DIR)")
+	flags.StringVar(&o.socket, "socket", "", "`path` to answer on (default ipmd.sock in the run directory)")
+	return cmd
+}
+
+// fromEnv is an environment variable, where empty is as good as unset.
+func fromEnv(name, otherwise string) string { return cmp.Or(os.Getenv(name), otherwise) }
+
+// buildVersion is what the go command knows of the module's version.
+func buildVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+func serve(ctx context.Context, o options) error {
+	socket, err := filepath.Abs(cmp.Or(o.socket, filepath.Join(o.runDir, "ipmd.sock")))
+	if err != nil {
+		return fmt.Errorf("cannot find the socket's directory: %w", err)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	server := &ipmd.Server{Sources: sources(o, log), Log: log}
+	return server.ListenAndServe(ctx, socket)
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vsrun/vsrun/stats/ipmd"
+	"github.com/vsrun/vsrun/test/lab"
+)
+
+// asIPMD makes the test binary ipmd itself.
+const asIPMD = "IPMD_TEST_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asIPMD) != "" {
+		main()
+		os.Exit(0)
+	}
+	lab.Main(m)
+}
+
+func TestCommandLine(t *testing.T) {
+	const hint = "\nhint: ipmd --help lists the flags\n"
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args   []string
+		status int
+		stdout string // what it has; stderr is compared whole
+		stderr string
+	}{
+		{[]string{"--version"}, 0, "ipmd ", ""},
+		{[]string{"--help"}, 0, "--netns-dir directory ", ""},
+		{[]string{"--bogus"}, 2, "", "ipmd: cannot understand the flags: unknown flag: --bogus" + hint},
+		{[]string{"--socket"}, 2, "", "ipmd: cannot understand the flags: flag needs an argument: --socket" + hint},
+		{[]string{"serve"}, 2, "", `ipmd: cannot understand "serve": there are only flags` + hint},
+		{[]string{"--socket", file}, 1, "", "ipmd: cannot listen: " + file + " is there, and is not a socket\n"},
+		{[]string{"--run-dir", file + "/below"}, 1, "", "ipmd: cannot listen: mkdir " + file + ": not a directory\n"},
+	} {
+		var stdout, stderr bytes.Buffer
+		cmd := command(t, test.args...)
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		cmd.Run()
+		if status := cmd.ProcessState.ExitCode(); status != test.status {
+			t.Errorf("%q: status %d, want %d", test.args, status, test.status)
+		}
+		if !strings.Contains(stdout.String(), test.stdout) || test.stdout == "" && stdout.Len() > 0 {
+			t.Errorf("%q: stdout %q", test.args, &stdout)
+		}
+		if diff := cmp.Diff(test.stderr, stderr.String()); diff != "" {
+			t.Errorf("%q: stderr\n%s", test.args, diff)
+		}
+	}
+}
+
+func TestServes(t *testing.T) {
+	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		h := lab.New(t)
+		daemon, client, log := start(t, "--state-dir", h.StateDir)
+		h.MustVsrun(t, "create", "8", "--name", "finance")
+		t.Cleanup(func() { h.MustVsrun(t, "destroy", "8") })
+		samples, err := client.Stats(t.Context(), "finance")
+		if err != nil || len(samples) != 1 || samples[0].ID != 8 {
+			t.Fatalf("%+v, %v", samples, err)
+		}
+		if ttl, ok := samples[0].MIB.Lookup("Ip", "DefaultTTL"); ttl != 64 || !ok {
+			t.Errorf("DefaultTTL is %d, %v", ttl, ok)
+		}
+		if _, err := client.Stats(t.Context(), "9"); !errors.Is(err, ipmd.ErrNotFound) {
+			t.Errorf("%v", err)
+		}
+		h.MustVsrun(t, "disable", "8")
+		if samples, err := client.Stats(t.Context()); err != nil || len(samples) != 0 {
+			t.Errorf("%+v, %v", samples, err)
+		}
+		daemon.Process.Signal(signal)
+		if err := daemon.Wait(); err != nil {
+			t.Errorf("%v: %v\n%s", signal, err, log)
+		}
+		if _, err := os.Lstat(client.Socket); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%v: the socket stays: %v", signal, err)
+		}
+		if !strings.Contains(log.String(), "ipmd is listening") {
+			t.Errorf("%v: log %s", signal, log)
+		}
+	}
+}
+
+func TestStartsOverAKilledOne(t *testing.T) {
+	daemon, client, _ := start(t)
+	again := command(t, "--socket", client.Socket)
+	out, err := again.CombinedOutput()
+	if want := "ipmd: cannot listen: ipmd is already running on " + client.Socket + "\n"; err == nil || string(out) != want {
+		t.Errorf("%s, want %s", out, want)
+	}
+	daemon.Process.Kill()
+	daemon.Wait()
+	if _, err := client.Stats(t.Context()); !errors.Is(err, ipmd.ErrNotRunning) {
+		t.Errorf("%v", err)
+	}
+	startOn(t, client.Socket)
+	if _, err := client.Stats(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDirectoriesFromEnvironment(t *testing.T) {
+	run := t.TempDir()
+	t.Setenv("VSRUN_RUN_DIR", run)
+	t.Setenv("VSRUN_NETNS_DIR", "")
+	help, err := command(t, "--help").Output()
+	if err != nil || !strings.Contains(string(help), run) || !strings.Contains(string(help), `"/run/netns"`) {
+		t.Errorf("%s, %v", help, err)
+	}
+	daemon := command(t)
+	waitFor(t, daemon, filepath.Join(run, "ipmd.sock"))
+}
+
+// A record that cannot be read takes only its own virtual server's figures away.
+func TestUnreadableRecord(t *testing.T) {
+	h := lab.New(t)
+	h.MustVsrun(t, "create", "8", "--name", "finance")
+	t.Cleanup(func() { h.MustVsrun(t, "destroy", "8") })
+	broken := filepath.Join(h.StateDir, "vs9.json")
+	if err := os.WriteFile(broken, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(broken) })
+	_, client, log := start(t, "--state-dir", h.StateDir)
+	samples, err := client.Stats(t.Context())
+	if err != nil || len(samples) != 1 || samples[0].Name != "finance" {
+		t.Errorf("%+v, %v", samples, err)
+	}
+	if !strings.Contains(log.String(), broken) {
+		t.Errorf("the log does not name the record: %s", log)
+	}
+}
+
+// command is ipmd with args, not started.
+func command(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), asIPMD+"=1")
+	return cmd
+}
+
+// start starts ipmd on a new socket.
+func start(t *testing.T, args ...string) (*exec.Cmd, ipmd.Client, *bytes.Buffer) {
+	t.Helper()
+	return startOn(t, filepath.Join(t.TempDir(), "ipmd.sock"), args...)
+}
+
+func startOn(t *testing.T, socket string, args ...string) (*exec.Cmd, ipmd.Client, *bytes.Buffer) {
+	t.Helper()
+	cmd := command(t, append([]string{"--socket", socket}, args...)...)
+	log := new(bytes.Buffer)
+	cmd.Stderr = log
+	waitFor(t, cmd, socket)
+	return cmd, ipmd.Client{Socket: socket}, log
+}
+
+// waitFor starts cmd and waits until it listens. The test's end kills it.
+func waitFor(t *testing.T, cmd *exec.Cmd, socket string) {
+	t.Helper()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		c, err := net.Dial("unix", socket)
+		if err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not listening after 10 s: %v", err)
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsrun/vsrun/runtime"
+)
+
+func (a *app) createCommand() *cobra.Command {
+	var iface interfaceFlags
+	var name, file string
+	var disabled, dryRun, noProbe bool
+	c := &cobra.Command{
+		Use:   "create ID",
+		Short: "Create a virtual server and enable it",
+		Long: `Create a virtual server and enable it: all of it, or nothing. Without interface
+flags and without -f it has loopback alone, ready for vsrun attach.`,
+		Example: `  vsrun create 8
+  vsrun create 8 --port eth1 --address 192.0.2.8/24 --gateway 192.0.2.1
+  vsrun create 8 -f finance.yaml
+  vsrun create 8 --port eth1 --address 192.0.2.8/24 --dry-run`,
+		Args: cobra.RangeArgs(0, 1),
+		RunE: func(c *cobra.Command, args []string) error {
+			vs, err := a.newServer(args, name, file, &iface)
+			if err != nil {
+				return err
+			}
+			vs.Disabled = vs.Disabled || disabled
+			return a.create(c, vs, dryRun, noProbe)
+		},
+	}
+	iface.register(c)
+	flags := c.Flags()
+	flags.StringVar(&name, "name", "", "a name beside the number, also the host name inside")
+	flags.StringVarP(&file, "file", "f", "", "read it from a YAML or JSON document; - is standard input")
+	flags.BoolVar(&disabled, "disabled", false, "create it, but do not enable it")
+	flags.BoolVar(&dryRun, "dry-run", false, "print what would be done, as lines for a root shell")
+	flags.BoolVar(&noProbe, "no-probe", false, "do not ask the segment whether the addresses are free")
+	return c
+}
+
+// newServer is the virtual server that the command line describes.
+func (a *app) newServer(args []string, name, file string, iface *interfaceFlags) (runtime.VirtualServer, error) {
+	var vs runtime.VirtualServer
+	switch {
+	case file != "":
+		list, err := readFile(file)
+		if err != nil {
+			return vs, err
+		}
+		if len(list) != 1 {
+			return vs, usagef("%s holds %d virtual servers: create takes one, vsrun apply takes all", file, len(list))
+		}
+		vs = list[0]
+	case len(args) == 0:
+		return vs, usagef("which number shall it have? vsrun create ID")
+	}
+	if len(args) == 1 {
+		id, err := strconv.Atoi(strings.TrimPrefix(args[0], "vs"))
+		if err != nil {
+			return vs, usagef("%q is not a number from 1 to %d (a name goes with --name)", args[0], runtime.MaxID)
+		}
+		if file != "" && vs.ID != id {
+			return vs, usagef("%s describes vs%d, not vs%d", file, vs.ID, id)
+		}
+		vs.ID = id
+	}
+	if name != "" {
+		vs.Name = name
+	}
+	interfaces, routes, err := iface.parse(vs.Network)
+	if err != nil {
+		return vs, err
+	}
+	vs.Interfaces, vs.Routes = append(vs.Interfaces, interfaces...), append(vs.Routes, routes...)
+	return vs, valid(vs)
+}
+
+// valid reports everything that is wrong with what the command line describes.
+func valid(vs runtime.VirtualServer) error {
+	var words []string
+	for _, p := range vs.Validate() {
+		words = append(words, p.Err.Error())
+	}
+	if len(words) > 0 {
+		return usagef("%s", strings.Join(words, "; "))
+	}
+	return nil
+}
+
+func (a *app) create(c *cobra.Command, vs runtime.VirtualServer, dryRun, noProbe bool) error {
+	r, err := a.runtime()
+	if err == nil {
+		r.NoProbe = noProbe
+		if dryRun {
+			return a.dryRun(r, vs)
+		}
+		err = r.Create(c.Context(), vs)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot create %s: %w", vs, err)
+	}
+	a.did("%s created%s", vs, summary(vs))
+	return nil
+}
+
+// dryRun prints the plan that would be applied.
+func (a *app) dryRun(r *runtime.Runtime, vs runtime.VirtualServer) error {
+	plan, err := r.Plan(vs)
+	if err != nil {
+		return fmt.Errorf("cannot plan %s: %w", vs, err)
+	}
+	fmt.Fprint(a.out, r.Script(vs, plan))
+	for _, s := range vs.Services {
+		fmt.Fprintf(a.out, "# then, inside: %s\n", strings.Join(s.Command, " "))
+	}
+	return nil
+}
+
+// summary says in a few words what a virtual server has.
+func summary(vs runtime.VirtualServer) string {
+	if vs.Disabled {
+		return ", disabled"
+	}
+	var parts []string
+	for _, i := range vs.Interfaces {
+		words := []string{i.Name}
+		for _, p := range i.Addresses {
+			words = append(words, p.String())
+		}
+		parts = append(parts, strings.Join(append(words, "on", i.Port), " "))
+	}
+	if len(parts) == 0 {
+		parts = []string{"loopback alone"}
+	}
+	for _, s := range vs.Services {
+		parts = append(parts, "service "+s.Name)
+	}
+	return ": " + strings.Join(parts, ", ")
+}
+
+// readFile reads the documents of a file, or of standard input for "-".
+func readFile(name string) ([]runtime.VirtualServer, error) {
+	if name == "-" {
+		return runtime.ReadDocuments(io.Reader(os.Stdin), "stdin")
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return runtime.ReadDocuments(f, name)
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsrun/vsrun/runtime"
+)
+
+func (a *app) enableCommand() *cobra.Command {
+	var noProbe bool
+	c := a.manyCommand("enable", "Put virtual servers on the network, or mend what has drifted",
+		func(ctx context.Context, r *runtime.Runtime, id int) error {
+			r.NoProbe = noProbe
+			vs, err := r.Enable(ctx, id)
+			if err != nil {
+				return err
+			}
+			a.did("%s enabled%s", vs, summary(vs))
+			return nil
+		})
+	c.Flags().BoolVar(&noProbe, "no-probe", false, "do not ask the segment whether the addresses are free")
+	return c
+}
+
+func (a *app) disableCommand() *cobra.Command {
+	var timeout time.Duration
+	c := a.manyCommand("disable", "Take virtual servers off the network, and keep what they are",
+		func(ctx context.Context, r *runtime.Runtime, id int) error {
+			killed, err := r.Disable(ctx, id, timeout)
+			if err != nil {
+				return err
+			}
+			a.did("vs%d disabled%s", id, hadToKill(killed))
+			return nil
+		})
+	timeoutFlag(c, &timeout)
+	return c
+}
+
+func (a *app) destroyCommand() *cobra.Command {
+	var timeout time.Duration
+	c := a.manyCommand("destroy", "Remove virtual servers, with their logs and private directories",
+		func(ctx context.Context, r *runtime.Runtime, id int) error {
+			_, absent := r.Store.Load(id)
+			killed, err := r.Destroy(ctx, id, timeout)
+			if err != nil {
+				return err
+			}
+			if errors.Is(absent, runtime.ErrNotFound) {
+				a.did("vs%d was not there", id)
+				return nil
+			}
+			a.did("vs%d destroyed%s", id, hadToKill(killed))
+			return nil
+		})
+	timeoutFlag(c, &timeout)
+	return c
+}
+
+func timeoutFlag(c *cobra.Command, timeout *time.Duration) {
+	c.Flags().DurationVar(timeout, "timeout", runtime.StopTimeout, "how long services get to end by themselves")
+}
+
+func hadToKill(killed []string) string {
+	if len(killed) == 0 {
+		return ""
+	}
+	return ", had to kill " + strings.Join(killed, ", ")
+}
+
+// manyCommand is a command that does one thing to each virtual server named.
+// One that fails does not keep the others from it.
+func (a *app) manyCommand(verb, short string, do func(context.Context, *runtime.Runtime, int) error) *cobra.Command {
+	var all bool
+	c := &cobra.Command{
+		Use:   verb + " ID…|--all",
+		Short: short,
+		RunE: func(c *cobra.Command, args []string) error {
+			if all == (len(args) > 0) {
+				return usagef("which ones? vsrun %s ID…, or --all", verb)
+			}
+			r, err := a.runtime()
+			if err != nil {
+				return fmt.Errorf("cannot %s: %w", verb, err)
+			}
+			if all {
+				list, err := r.Store.List()
+				if err != nil {
+					a.say(err)
+				}
+				for _, vs := range list {
+					args = append(args, vs.Namespace())
+				}
+			}
+			return a.each(c.Context(), r, verb, args, do)
+		},
+	}
+	c.Flags().BoolVar(&all, "all", false, "every virtual server")
+	return c
+}
+
+func (a *app) each(ctx context.Context, r *runtime.Runtime, verb string, words []string, do func(context.Context, *runtime.Runtime, int) error) error {
+	var failed error
+	for _, word := range words {
+		id, err := find(r, word)
+		if verb == "destroy" && errors.Is(err, runtime.ErrNotFound) {
+			a.did("%s was not there", word)
+			continue
+		}
+		if err == nil {
+			err = do(ctx, r, id)
+		}
+		if err != nil {
+			if failed != nil {
+				a.report(failed)
+			}
+			failed = fmt.Errorf("cannot %s %s: %w", verb, word, err)
+		}
+	}
+	return failed
+}

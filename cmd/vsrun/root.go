@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsrun/vsrun/plumbing"
+	"github.com/vsrun/vsrun/runtime"
+)
+
+// Exit statuses that scripts rely on.
+const (
+	exitFailed   = 1 // or something differs
+	exitUsage    = 2
+	exitNotFound = 3
+)
+
+// An app is what the commands share.
+type app struct {
+	stateDir, runDir, netnsDir string
+
+	out, err io.Writer
+	running  bool // the command line was understood
+}
+
+const teach = `Vsrun runs virtual servers on this Linux host. Each is a network namespace with
+its own interfaces on the host's ports, its own addresses, routes, services and
+counters.
+
+  vsrun create 8 --port eth1 --address 192.0.2.8/24 --gateway 192.0.2.1
+  vsrun service add 8 web -- nginx -g 'daemon off;'
+  vsrun show 8
+  vsrun stats 8
+  vsrun disable 8          off the network, kept
+  vsrun destroy 8          gone
+
+ID is a virtual server's number (1 to 4094) or its name. What is inside can be
+seen with the usual tools: ip -n vs8 address, vsrun exec 8 -- ss -tln.`
+
+// run is one vsrun command; it returns the exit status.
+func run(ctx context.Context, args []string) int {
+	a := &app{out: os.Stdout, err: os.Stderr}
+	root := a.command()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	return a.report(err)
+}
+
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "vsrun",
+		Short:         "Run virtual servers on one Linux kernel",
+		Long:          teach,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		// Reached only when all of the command line was understood.
+		PersistentPreRun: func(*cobra.Command, []string) { a.running = true },
+	}
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.stateDir, "state-dir", setting("VSRUN_STATE_DIR", "/var/lib/vsrun"), "what virtual servers should be, and their logs")
+	flags.StringVar(&a.runDir, "run-dir", setting("VSRUN_RUN_DIR", "/run/vsrun"), "sockets of what runs")
+	flags.StringVar(&a.netnsDir, "netns-dir", setting("VSRUN_NETNS_DIR", "/run/netns"), "where namespaces are published")
+	root.AddCommand(
+		a.createCommand(), a.attachCommand(), a.detachCommand(),
+		a.enableCommand(), a.disableCommand(), a.destroyCommand(),
+		a.applyCommand(), a.diffCommand(),
+		a.lsCommand(), a.showCommand(), a.psCommand(), a.logsCommand(), a.execCommand(),
+		a.serviceCommand(), a.statsCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+func setting(env, standard string) string {
+	if v := os.Getenv(env); v != "" {
+		return v
+	}
+	return standard
+}
+
+// runtime opens what virtual servers are kept and run in.
+func (a *app) runtime() (*runtime.Runtime, error) {
+	if os.Geteuid() != 0 {
+		return nil, &plumbing.Refusal{Err: errors.New("only root may do this"), Cure: "try: sudo vsrun …"}
+	}
+	for _, dir := range []*string{&a.stateDir, &a.runDir, &a.netnsDir} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return nil, err
+		}
+		*dir = abs
+	}
+	id, err := runtime.MachineID()
+	if err != nil {
+		return nil, err
+	}
+	return &runtime.Runtime{
+		Store:     runtime.OpenStore(a.stateDir),
+		StateDir:  a.stateDir,
+		RunDir:    a.runDir,
+		NetnsDir:  a.netnsDir,
+		Init:      initProgram(),
+		MachineID: id,
+	}, nil
+}
+
+// initProgram is where vs-init is: beside vsrun.
+func initProgram() string {
+	if path := os.Getenv("VSRUN_INIT"); path != "" {
+		return path
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "vs-init"
+	}
+	return filepath.Join(filepath.Dir(self), "vs-init")
+}
+
+// An exitError is a status that was reached without anything to say.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// A usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// report says what went wrong, and gives the exit status for it.
+func (a *app) report(err error) int {
+	var code exitError
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	case !a.running || errors.As(err, &usage):
+		a.say(err)
+		fmt.Fprintln(a.err, "hint: see vsrun --help, or vsrun COMMAND --help")
+		return exitUsage
+	}
+	a.say(err)
+	var cure interface{ Hint() string }
+	if errors.As(err, &cure) && cure.Hint() != "" {
+		fmt.Fprintf(a.err, "hint: %s\n", cure.Hint())
+	}
+	if errors.Is(err, runtime.ErrNotFound) {
+		return exitNotFound
+	}
+	return exitFailed
+}
+
+// say writes an error on one line, but a document's problems one a line.
+func (a *app) say(err error) {
+	var doc *runtime.DocumentError
+	if errors.As(err, &doc) {
+		for _, e := range doc.Unwrap() {
+			fmt.Fprintf(a.err, "vsrun: %s\n", oneLine(e))
+		}
+		return
+	}
+	fmt.Fprintf(a.err, "vsrun: %s\n", oneLine(err))
+}
+
+func oneLine(err error) string {
+	text := didYouMean.ReplaceAllString(strings.TrimSpace(err.Error()), "; did you mean $1?")
+	return strings.ReplaceAll(text, "\n", "; ")
+}
+
+// didYouMean is what cobra adds to an unknown command, a line each.
+var didYouMean = regexp.MustCompile(`\n\nDid you mean this\?\n\t(\S+)(\n\t\S+)*`)
+
+// did says what was done, on stdout.
+func (a *app) did(format string, args ...any) { fmt.Fprintf(a.out, format+"\n", args...) }
+
+// warn says what a person should know, on stderr.
+func (a *app) warn(format string, args ...any) { fmt.Fprintf(a.err, "vsrun: "+format+"\n", args...) }
+
+// find is the number of the virtual server that a word means.
+func find(r *runtime.Runtime, word string) (int, error) { return r.Store.Find(word) }

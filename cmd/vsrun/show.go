@@ -1,0 +1,156 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsrun/vsrun/runtime"
+)
+
+func (a *app) lsCommand() *cobra.Command {
+	var format string
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List the virtual servers",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			r, err := a.runtime()
+			if err != nil {
+				return fmt.Errorf("cannot list virtual servers: %w", err)
+			}
+			all, failed := r.StatusAll(c.Context())
+			err = a.print(format, all, func(w io.Writer, wide bool) { lsTable(w, all, wide) })
+			if failed != nil {
+				return fmt.Errorf("cannot list all: %w", failed)
+			}
+			return err
+		},
+	}
+	outputFlag(c, &format)
+	return c
+}
+
+func lsTable(w io.Writer, all []runtime.Status, wide bool) {
+	head := []any{"ID", "NAME", "STATE", "ADDRESSES", "SERVICES"}
+	if wide {
+		head = append(head, "PORTS", "MAC", "NAMESPACE", "DRIFT")
+	}
+	row(w, head...)
+	for _, s := range all {
+		var addresses, ports, macs, services []string
+		for _, i := range s.Interfaces {
+			for _, p := range i.Addresses {
+				addresses = append(addresses, p.String())
+			}
+			ports, macs = append(ports, i.Port), append(macs, i.MAC.String())
+		}
+		for _, one := range s.Services {
+			services = append(services, fmt.Sprintf("%s:%s", one.Name, one.State))
+		}
+		cells := []any{s.ID, s.Name, s.State, strings.Join(addresses, ","), strings.Join(services, ",")}
+		if wide {
+			cells = append(cells, strings.Join(ports, ","), strings.Join(macs, ","), s.Namespace, strings.Join(s.Drift, "; "))
+		}
+		row(w, cells...)
+	}
+}
+
+func (a *app) showCommand() *cobra.Command {
+	var format string
+	c := &cobra.Command{
+		Use:   "show ID",
+		Short: "Show a virtual server: what it should be and what the kernel has",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := a.status(c, args[0])
+			if err != nil {
+				return fmt.Errorf("cannot show %s: %w", args[0], err)
+			}
+			return a.print(format, s, func(w io.Writer, wide bool) { showTable(w, s) })
+		},
+	}
+	outputFlag(c, &format)
+	return c
+}
+
+func (a *app) status(c *cobra.Command, word string) (runtime.Status, error) {
+	r, err := a.runtime()
+	if err != nil {
+		return runtime.Status{}, err
+	}
+	id, err := find(r, word)
+	if err != nil {
+		return runtime.Status{}, err
+	}
+	return r.Status(c.Context(), id)
+}
+
+func showTable(w io.Writer, s runtime.Status) {
+	fmt.Fprintf(w, "vs%d\t%s\n", s.ID, s.Name)
+	fmt.Fprintf(w, "state\t%s\n", s.State)
+	fmt.Fprintf(w, "namespace\t%s\n", s.Namespace)
+	for _, i := range s.Interfaces {
+		up := "down"
+		if i.Up {
+			up = "up"
+		}
+		fmt.Fprintf(w, "interface\t%s  %s on %s  %s  mtu %d  %s\n", i.Name, i.Kind, i.Port, i.MAC, i.MTU, up)
+		for _, p := range i.Addresses {
+			fmt.Fprintf(w, "  address\t%s\n", p)
+		}
+		for _, g := range i.Gateways {
+			fmt.Fprintf(w, "  gateway\t%s\n", g)
+		}
+	}
+	for _, r := range s.Routes {
+		fmt.Fprintf(w, "route\t%s\n", r)
+	}
+	for _, one := range s.Services {
+		fmt.Fprintf(w, "service\t%s  %s  %s\n", one.Name, one.State, serviceDetail(one))
+	}
+	for _, d := range s.Drift {
+		fmt.Fprintf(w, "drift\t%s\n", d)
+	}
+}
+
+func (a *app) psCommand() *cobra.Command {
+	var format string
+	c := &cobra.Command{
+		Use:   "ps ID",
+		Short: "Show a virtual server's services and their processes",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := a.status(c, args[0])
+			if err != nil {
+				return fmt.Errorf("cannot show the services of %s: %w", args[0], err)
+			}
+			return a.print(format, s.Services, func(w io.Writer, _ bool) {
+				row(w, "SERVICE", "STATE", "PID", "RESTARTS", "SINCE", "LAST")
+				for _, one := range s.Services {
+					row(w, one.Name, one.State, dash(one.Pid), one.Restarts, ago(one.Since), one.Last)
+				}
+			})
+		},
+	}
+	outputFlag(c, &format)
+	return c
+}
+
+func dash(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+func ago(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return time.Since(t).Round(time.Second).String()
+}

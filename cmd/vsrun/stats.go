@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsrun/vsrun/runtime"
+	"github.com/vsrun/vsrun/stats"
+	"github.com/vsrun/vsrun/stats/ipmd"
+)
+
+func (a *app) statsCommand() *cobra.Command {
+	var format string
+	var watch, direct bool
+	c := &cobra.Command{
+		Use:   "stats [ID…]",
+		Short: "Show the counters of virtual servers",
+		Long: `Show what the interfaces of virtual servers have counted, and with -o json also
+the protocol counters (MIBs) of their namespaces. They are asked of ipmd where it
+runs, and read from the kernel otherwise.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := a.runtime()
+			if err != nil {
+				return fmt.Errorf("cannot read counters: %w", err)
+			}
+			for {
+				samples, err := a.samples(c.Context(), r, args, direct)
+				if err != nil {
+					return fmt.Errorf("cannot read counters: %w", err)
+				}
+				err = a.print(format, samples, func(w io.Writer, _ bool) { statsTable(w, samples) })
+				if err != nil || !watch || !pause(c.Context()) {
+					return err
+				}
+			}
+		},
+	}
+	outputFlag(c, &format)
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "again every second")
+	c.Flags().BoolVar(&direct, "direct", false, "read from the kernel even where ipmd runs")
+	return c
+}
+
+// pause waits a second; false when the command is to end.
+func pause(ctx context.Context) bool {
+	select {
+	case <-time.After(time.Second):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (a *app) samples(ctx context.Context, r *runtime.Runtime, args []string, direct bool) ([]stats.Sample, error) {
+	if direct {
+		return r.Stats(ctx, args...)
+	}
+	samples, err := ipmd.Client{Socket: filepath.Join(r.RunDir, "ipmd.sock")}.Stats(ctx, args...)
+	// An ipmd that does not know one may be one that has not heard of it, or
+	// it is not enabled: what is stored tells.
+	if errors.Is(err, ipmd.ErrNotRunning) || errors.Is(err, ipmd.ErrNotFound) {
+		return r.Stats(ctx, args...)
+	}
+	return samples, err
+}
+
+func statsTable(w io.Writer, samples []stats.Sample) {
+	row(w, "ID", "NAME", "INTERFACE", "RX BYTES", "RX PACKETS", "RX ERRORS", "RX DROPPED", "TX BYTES", "TX PACKETS", "TX ERRORS", "TX DROPPED")
+	line := func(s stats.Sample, name string, c stats.Counters) {
+		row(w, s.ID, s.Name, name, c.RxBytes, c.RxPackets, c.RxErrors, c.RxDropped, c.TxBytes, c.TxPackets, c.TxErrors, c.TxDropped)
+	}
+	for _, s := range samples {
+		for _, i := range s.Interfaces {
+			line(s, i.Name, i.Counters)
+		}
+		line(s, "total", s.Total)
+	}
+}

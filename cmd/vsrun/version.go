@@ -1,0 +1,15 @@
+package main
+
+import "github.com/spf13/cobra"
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			a.did("vsrun %s", version)
+			return nil
+		},
+	}
+}

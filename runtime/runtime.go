@@ -1,0 +1,303 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vsrun/vsrun/plumbing"
+)
+
+// A Runtime runs virtual servers on this host.
+type Runtime struct {
+	Store     *Store
+	StateDir  string // logs and private directories of virtual servers
+	RunDir    string // what is gone after a reboot
+	NetnsDir  string // where namespaces are published
+	Init      string // the program vs-init
+	MachineID string // MAC addresses derive from it
+	NoProbe   bool   // do not ask the segment whether an address is free
+}
+
+// StopTimeout is how long services get to end by themselves, when nobody says.
+const StopTimeout = 10 * time.Second
+
+// MachineID reads this machine's id (machine-id(5)).
+func MachineID() (string, error) {
+	for _, path := range []string{"/etc/machine-id", "/var/lib/dbus/machine-id"} {
+		if b, err := os.ReadFile(path); err == nil && len(strings.TrimSpace(string(b))) >= 16 {
+			return strings.TrimSpace(string(b)), nil
+		}
+	}
+	return "", &plumbing.Refusal{
+		Err:  errors.New("this machine has no id, which MAC addresses derive from"),
+		Cure: "make one with: systemd-machine-id-setup (or dbus-uuidgen --ensure=/etc/machine-id)",
+	}
+}
+
+func (r *Runtime) place(id int) plumbing.Place {
+	return plumbing.Place{Dir: r.NetnsDir, Name: VirtualServer{ID: id}.Namespace()}
+}
+
+// resolved is the virtual server with the MAC addresses that it gets.
+func (vs VirtualServer) resolved(machineID string) VirtualServer {
+	vs.Interfaces = slices.Clone(vs.Interfaces)
+	for k := range vs.Interfaces {
+		if i := &vs.Interfaces[k]; i.MAC.IsZero() {
+			i.MAC = plumbing.DeriveMAC(machineID, vs.Namespace(), i.Name)
+		}
+	}
+	return vs
+}
+
+func (r *Runtime) network(vs VirtualServer) plumbing.Network {
+	return vs.resolved(r.MachineID).Network
+}
+
+// Create stores a virtual server and enables it, unless it is Disabled. After
+// an error nothing of it is left. One that is there already, and the same, is
+// made whole.
+func (r *Runtime) Create(ctx context.Context, vs VirtualServer) error {
+	unlock, err := r.Store.lock(ctx, vs.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	old, err := r.Store.Load(vs.ID)
+	switch {
+	case err == nil && !same(old, vs):
+		return &plumbing.Refusal{
+			Err:  fmt.Errorf("%s exists, and is different", old),
+			Cure: fmt.Sprintf("see it with: vsrun show %d; change it with vsrun apply, or destroy it first", vs.ID),
+		}
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return err
+	case err == nil:
+		return r.reconcile(ctx, vs)
+	}
+	return r.replace(ctx, nil, vs)
+}
+
+func same(a, b VirtualServer) bool { return reflect.DeepEqual(a, b) }
+
+// Update changes a virtual server, and the kernel with it. After an error all
+// is as it was before.
+func (r *Runtime) Update(ctx context.Context, id int, change func(*VirtualServer) error) (VirtualServer, error) {
+	unlock, err := r.Store.lock(ctx, id)
+	if err != nil {
+		return VirtualServer{}, err
+	}
+	defer unlock()
+	old, err := r.Store.Load(id)
+	if err != nil {
+		return VirtualServer{}, err
+	}
+	vs := old
+	vs.Interfaces, vs.Routes, vs.Services = slices.Clone(old.Interfaces), slices.Clone(old.Routes), slices.Clone(old.Services)
+	if err := change(&vs); err != nil {
+		return vs, err
+	}
+	if problems := vs.Validate(); len(problems) > 0 {
+		return vs, problems[0].Err
+	}
+	return vs, r.replace(ctx, &old, vs)
+}
+
+// replace stores what should be, makes it so, and goes back to old (nil:
+// nothing) when it cannot.
+func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualServer) error {
+	if err := r.Store.claim(ctx, vs, r.MachineID); err != nil {
+		return err
+	}
+	err := r.reconcile(ctx, vs)
+	switch {
+	case err == nil || old != nil && same(*old, vs):
+		return err
+	case old == nil:
+		return errors.Join(err, r.remove(vs.ID))
+	}
+	return errors.Join(err, r.Store.save(*old), r.reconcile(context.WithoutCancel(ctx), *old))
+}
+
+// Enable puts virtual servers on the network, or mends what has drifted.
+func (r *Runtime) Enable(ctx context.Context, id int) (VirtualServer, error) {
+	return r.Update(ctx, id, func(vs *VirtualServer) error { vs.Disabled = false; return nil })
+}
+
+// Disable takes a virtual server off the network, and keeps what it should be.
+// The services that had to be killed after timeout are named.
+func (r *Runtime) Disable(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
+	unlock, err := r.Store.lock(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	vs, err := r.Store.Load(id)
+	if err != nil {
+		return nil, err
+	}
+	vs.Disabled = true
+	if err := r.Store.save(vs); err != nil {
+		return nil, err
+	}
+	return r.stop(ctx, id, timeout)
+}
+
+// Destroy disables a virtual server and forgets it. What is not there is
+// success, so that it can be run again.
+func (r *Runtime) Destroy(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
+	unlock, err := r.Store.lock(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	killed, err = r.stop(ctx, id, timeout)
+	if err != nil {
+		return killed, err
+	}
+	return killed, r.remove(id)
+}
+
+// remove deletes what is kept of a virtual server, the record last.
+func (r *Runtime) remove(id int) error {
+	if err := os.RemoveAll(r.keepDir(id)); err != nil {
+		return err
+	}
+	return r.Store.forget(id)
+}
+
+// keepDir is what a virtual server keeps beside its record: logs and private
+// directories.
+func (r *Runtime) keepDir(id int) string {
+	return filepath.Join(r.StateDir, VirtualServer{ID: id}.Namespace())
+}
+
+// reconcile makes the kernel match the record.
+func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
+	if vs.Disabled {
+		return r.takeDown(ctx, vs.ID, StopTimeout)
+	}
+	h, err := plumbing.Open(r.place(vs.ID))
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	fresh := h.Namespace() == nil
+	err = r.plumb(ctx, h, vs)
+	if err == nil {
+		err = r.serve(ctx, h.Namespace(), vs)
+	}
+	if err != nil && fresh {
+		return errors.Join(err, r.takeDown(context.WithoutCancel(ctx), vs.ID, StopTimeout))
+	}
+	return err
+}
+
+// rounds is how often a network is looked at until nothing differs: a change of
+// an address takes routes along that only the next look can see.
+const rounds = 3
+
+func (r *Runtime) plumb(ctx context.Context, h *plumbing.Handle, vs VirtualServer) error {
+	for range rounds {
+		fresh := h.Namespace() == nil
+		plan, err := r.plan(h, vs)
+		if err != nil || len(plan) == 0 {
+			return err
+		}
+		if err := plan.Apply(ctx, h); err != nil || fresh {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Runtime) plan(h *plumbing.Handle, vs VirtualServer) (plumbing.Plan, error) {
+	want := r.network(vs)
+	have, err := h.Observe(want)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := plumbing.Diff(r.place(vs.ID), want, have)
+	if r.NoProbe {
+		plan = plan.WithoutProbe()
+	}
+	return plan, err
+}
+
+// Plan is what would be done to make the kernel match vs, without doing it.
+func (r *Runtime) Plan(vs VirtualServer) (plumbing.Plan, error) {
+	h, err := plumbing.Open(r.place(vs.ID))
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	if vs.Disabled {
+		have, err := h.Observe(plumbing.Network{})
+		return plumbing.Removal(have), err
+	}
+	return r.plan(h, vs)
+}
+
+// Script is the plan as lines for a root shell.
+func (r *Runtime) Script(vs VirtualServer, plan plumbing.Plan) string {
+	return plan.Script(r.place(vs.ID))
+}
+
+// stop ends the services, then takes the network down.
+func (r *Runtime) stop(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
+	killed, err = r.stopServices(ctx, id, timeout)
+	if err != nil {
+		return killed, err
+	}
+	h, err := plumbing.Open(r.place(id))
+	if err != nil {
+		return killed, err
+	}
+	defer h.Close()
+	have, err := h.Observe(plumbing.Network{})
+	if err != nil {
+		return killed, err
+	}
+	if have.Namespace == plumbing.Foreign {
+		return killed, fmt.Errorf("%s is a network namespace of somebody else's: it is left alone", r.place(id).Path())
+	}
+	return killed, plumbing.Removal(have).Force(context.WithoutCancel(ctx), h)
+}
+
+// takeDown is stop for those who do not report what had to be killed.
+func (r *Runtime) takeDown(ctx context.Context, id int, timeout time.Duration) error {
+	_, err := r.stop(ctx, id, timeout)
+	return err
+}
+
+// Apply makes a virtual server what vs says, whether it is there or not. It
+// returns what was done: created, changed or unchanged.
+func (r *Runtime) Apply(ctx context.Context, vs VirtualServer) (did string, err error) {
+	unlock, err := r.Store.lock(ctx, vs.ID)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	old, err := r.Store.Load(vs.ID)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return "created", r.replace(ctx, nil, vs)
+	case err != nil:
+		return "", err
+	case same(old, vs):
+		return "unchanged", r.reconcile(ctx, vs)
+	}
+	return "changed", r.replace(ctx, &old, vs)
+}
+
+// Diff is what an apply of vs would do, in words.
+func (r *Runtime) Diff(ctx context.Context, vs VirtualServer) ([]string, error) {
+	s, err := r.status(ctx, vs)
+	return s.Drift, err
+}

@@ -1,0 +1,234 @@
+package service
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/vsrun/vsrun/nsutil"
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotRunning says that the virtual server has no init: it never had one, or
+// it has ended.
+var ErrNotRunning = errors.New("the virtual server's init is not running")
+
+// margin is what an init gets to answer and to end, beyond the time that its
+// services have.
+const margin = 5 * time.Second
+
+// A Client talks to a virtual server's init, and holds it by a pidfd. Its
+// methods may be called by several goroutines; each request has a connection of
+// its own.
+type Client struct {
+	socket string
+	id     int
+	init   *process
+}
+
+// Dial finds the init that listens on socket; ErrNotRunning when there is none.
+// What a dead one has left is no error for anybody.
+func Dial(ctx context.Context, socket string) (*Client, error) {
+	conn, err := connect(socket)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	p, err := peerProcess(conn)
+	if err != nil {
+		return nil, err
+	}
+	// The answer comes from a process that lived after its pidfd was opened.
+	r, err := roundTrip(ctx, conn, request{Op: opStatus})
+	if err != nil {
+		p.f.Close()
+		return nil, err
+	}
+	return &Client{socket, r.ID, p}, nil
+}
+
+// Close lets go of the init, which goes on.
+func (c *Client) Close() error { return c.init.f.Close() }
+
+// ID is the number of the virtual server, as the init was told.
+func (c *Client) ID() int { return c.id }
+
+// Pid is the init's process id as the caller counts. It may belong to another
+// process once the init has ended.
+func (c *Client) Pid() int { return c.init.pid }
+
+// Pidfd is the init, valid until Close.
+func (c *Client) Pidfd() int { return int(c.init.f.Fd()) }
+
+// InNamespace reports whether the init, and with it the virtual server's
+// services, is in the network namespace. ErrNotRunning when it has ended.
+func (c *Client) InNamespace(ns *nsutil.Namespace) (bool, error) {
+	own, err := nsutil.Open(c.init.proc("ns/net"))
+	if err == nil {
+		defer own.Close()
+	}
+	if !c.init.alive() { // before, the path meant the init
+		return false, ErrNotRunning
+	}
+	if err != nil {
+		return false, err
+	}
+	return own.Same(ns), nil
+}
+
+// Set makes the virtual server's services exactly these: new ones are started,
+// those that are not in the list stopped, changed ones restarted, the others
+// left alone; what a person has stopped stays stopped. It returns when all that
+// is done, within 10 s for a service that does not want to end. A service that
+// cannot be started is an error, and is tried again as its Restart says; a
+// private directory that cannot be made is one too, and nothing has changed.
+func (c *Client) Set(ctx context.Context, services []Service) error {
+	_, err := c.do(ctx, request{Op: opSet, Services: services})
+	return err
+}
+
+// Status lists the services in the order of the latest Set.
+func (c *Client) Status(ctx context.Context) ([]Status, error) {
+	r, err := c.do(ctx, request{Op: opStatus})
+	for i, s := range r.Services {
+		if s.Pid != 0 {
+			r.Services[i].Pid = c.init.child(s.Pid)
+		}
+	}
+	return r.Services, err
+}
+
+// StartService starts a service that is stopped, or that waits for its next
+// try. Running already is success.
+func (c *Client) StartService(ctx context.Context, name string) error {
+	_, err := c.do(ctx, request{Op: opStart, Name: name})
+	return err
+}
+
+// StopService stops a service and returns when it has ended. It stays stopped
+// until it is started by name.
+func (c *Client) StopService(ctx context.Context, name string) error {
+	_, err := c.do(ctx, request{Op: opStop, Name: name})
+	return err
+}
+
+// RestartService stops the service if it runs, and starts it.
+func (c *Client) RestartService(ctx context.Context, name string) error {
+	_, err := c.do(ctx, request{Op: opRestart, Name: name})
+	return err
+}
+
+// Shutdown ends the virtual server's processes: the services are asked to end,
+// in reverse order, and those that have not after timeout are killed. It returns
+// when no process is left, with the names of the killed; "init" is among them
+// when the init itself had to be. Having ended already is success.
+func (c *Client) Shutdown(ctx context.Context, timeout time.Duration) ([]string, error) {
+	asked, cancel := context.WithTimeout(ctx, timeout+margin)
+	defer cancel()
+	r, err := c.do(asked, request{Op: opShutdown, Timeout: timeout})
+	if errors.Is(err, ErrNotRunning) {
+		// It has ended, or somebody has removed its socket: an init takes
+		// SIGTERM for the same request.
+		err = c.init.signal(unix.SIGTERM)
+	}
+	if err == nil {
+		err = c.init.wait(asked)
+	}
+	if err == nil {
+		return r.Killed, c.tidy()
+	}
+	if ctx.Err() != nil { // the caller's wish, not the init's silence
+		return nil, ctx.Err()
+	}
+	return append(r.Killed, initName), c.Kill(ctx)
+}
+
+// Kill ends all of the virtual server's processes at once, and returns when none
+// is left.
+func (c *Client) Kill(ctx context.Context) error {
+	if err := c.init.signal(unix.SIGKILL); err != nil {
+		return err
+	}
+	patient, cancel := context.WithTimeout(ctx, margin)
+	defer cancel()
+	if err := c.init.wait(patient); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("cannot end process %d: killed, but one of its processes "+
+			"hangs in the kernel, or belongs to a stopped command that was run inside", c.init.pid)
+	}
+	return c.tidy()
+}
+
+// tidy removes the dead init's socket, unless a new init has it already.
+func (c *Client) tidy() error {
+	err := locked(filepath.Dir(c.socket), func() error { return removeStale(c.socket) })
+	if errors.Is(err, errTaken) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// do sends one request to the init that Dial found, never to a later one.
+func (c *Client) do(ctx context.Context, r request) (response, error) {
+	conn, err := connect(c.socket)
+	if err != nil {
+		return response{}, err
+	}
+	defer conn.Close()
+	cred, err := peer(conn)
+	if err != nil {
+		return response{}, err
+	}
+	if int(cred.Pid) != c.init.pid || !c.init.alive() {
+		return response{}, ErrNotRunning
+	}
+	return roundTrip(ctx, conn, r)
+}
+
+// roundTrip sends a request and waits for the answer.
+func roundTrip(ctx context.Context, conn *os.File, r request) (response, error) {
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	line, err := exchange(conn, r)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return response{}, fmt.Errorf("the init does not answer: %w", ctx.Err())
+	case gone(err):
+		return response{}, ErrNotRunning
+	default:
+		return response{}, fmt.Errorf("cannot talk to the init: %w", err)
+	}
+	var a response
+	if err := json.Unmarshal(line, &a); err != nil {
+		return a, fmt.Errorf("cannot understand the init's answer: %w", err)
+	}
+	if a.Error != "" {
+		return a, errors.New(a.Error)
+	}
+	return a, nil
+}
+
+func exchange(conn *os.File, r request) ([]byte, error) {
+	if err := writeLine(conn, r); err != nil {
+		return nil, err
+	}
+	return bufio.NewReader(conn).ReadBytes('\n')
+}
+
+// gone reports whether the error is how a connection tells that the process at
+// its other end has ended.
+func gone(err error) bool {
+	return slices.ContainsFunc([]error{unix.EPIPE, unix.ECONNRESET, io.EOF},
+		func(e error) bool { return errors.Is(err, e) })
+}

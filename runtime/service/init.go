@@ -1,0 +1,213 @@
+package service
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The descriptors that the starter hands over besides the standard ones.
+const (
+	configFd = 3 // the configuration is read from it, until its end
+	answerFd = 4 // "ready" or the text of an error is written to it
+)
+
+const ready = "ready\n"
+
+// InitMain is the whole program of a virtual server's init. It does not return.
+func InitMain() {
+	// Anywhere else than as the first process of a PID namespace the mounts
+	// that it parts and replaces would be somebody's.
+	if os.Getpid() != 1 || !isPipe(configFd) || !isPipe(answerFd) {
+		fmt.Fprintln(os.Stderr, "vs-init: is started by vsrun, as the first process of a virtual server")
+		os.Exit(2)
+	}
+	if err := runInit(); err != nil {
+		log.Print(err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func isPipe(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
+}
+
+func runInit() error {
+	config, answer := os.NewFile(configFd, "config"), os.NewFile(answerFd, "answer")
+	if err := closeInherited(); err != nil {
+		return err
+	}
+	b, err := readBoot(config)
+	if err != nil {
+		return err
+	}
+	config.Close()
+	s, err := prepare(b)
+	if err != nil {
+		io.WriteString(answer, err.Error())
+		return err
+	}
+	// From listen on, Dial finds this init, whether or not its starter lives to
+	// read the answer.
+	io.WriteString(answer, ready)
+	answer.Close()
+	log.Printf("ready for virtual server %d", b.Config.ID)
+	s.run()
+	return nil
+}
+
+// closeInherited lets go of what the starter was started with, such as the lock
+// or the terminal of whoever called it: an init holds it for months. What
+// survived the exec and is not handed over on purpose lacks close-on-exec,
+// which everything that Go opens has.
+func closeInherited() error {
+	unix.CloseOnExec(configFd)
+	unix.CloseOnExec(answerFd)
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= answerFd {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+	return nil
+}
+
+// readBoot reads the configuration. A starter that dies before it has written
+// all of it leaves an incomplete text, and no virtual server.
+func readBoot(r io.Reader) (boot, error) {
+	var b boot
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return b, fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	if err := json.Unmarshal(text, &b); err != nil {
+		return b, fmt.Errorf("the starter ended before the configuration was complete: %w", err)
+	}
+	return b, nil
+}
+
+// prepare makes the process the virtual server's init, up to its socket.
+func prepare(b boot) (*supervisor, error) {
+	c := b.Config
+	unix.Umask(0o022)
+	// Opened before a private directory can cover it.
+	logs, err := os.OpenRoot(c.LogDir)
+	if err != nil {
+		return nil, err
+	}
+	s := &supervisor{
+		id: c.ID, env: environment(c.ID), logs: logs, mounts: &mounts{dir: c.PrivateDir},
+		calls: make(chan *call), ticks: make(chan tick), shifts: make(chan struct{}, 1),
+	}
+	s.catchSignals()
+	if err := partMounts(c.NetnsDir); err != nil {
+		return nil, err
+	}
+	if err := unix.Sethostname([]byte(c.hostname())); err != nil {
+		return nil, fmt.Errorf("cannot set the host name %s: %w", c.hostname(), err)
+	}
+	if !c.DNS.isZero() {
+		b, err := bindResolvConf(c.DNS, c.NetnsDir)
+		if err != nil {
+			return nil, err
+		}
+		s.mounts.own = append(s.mounts.own, b)
+	}
+	if err := seal(c.NetnsDir); err != nil {
+		return nil, err
+	}
+	if err := watchMounts(s.shifts); err != nil {
+		return nil, err
+	}
+	return s, s.listen(b.Socket)
+}
+
+// catchSignals has all signals caught: PID 1 that dies takes everything along,
+// and a caught signal, unlike an ignored one, is back at its default in a
+// program that is started.
+func (s *supervisor) catchSignals() {
+	s.exits = make(chan os.Signal, 1)
+	s.terms = make(chan os.Signal, 1)
+	signal.Notify(make(chan os.Signal, 1)) // nobody receives: dropped
+	signal.Notify(s.exits, unix.SIGCHLD)
+	signal.Notify(s.terms, unix.SIGTERM, unix.SIGINT)
+}
+
+// listen makes the socket and answers whoever connects.
+func (s *supervisor) listen(path string) error {
+	f, err := listen(path)
+	if err != nil {
+		return err
+	}
+	listener, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			conn, err := accept(listener)
+			if err != nil { // out of descriptors or memory, for now
+				log.Printf("cannot take a connection: %v", err)
+				<-time.After(time.Second)
+				continue
+			}
+			go s.welcome(conn)
+		}
+	}()
+	return nil
+}
+
+// welcome serves a connection. Whoever may not command this init hears so in
+// answer to each request: a connection that is closed at once tells nothing.
+func (s *supervisor) welcome(conn *os.File) {
+	ask := s.ask
+	if err := checkPeer(conn); err != nil {
+		ask = func(r request) *call {
+			c := newCall(r)
+			c.answer <- response{Error: err.Error()}
+			return c
+		}
+	}
+	serve(conn, ask)
+}
+
+// watchMounts wakes whoever listens to shifts each time the mounts of this
+// namespace change (proc_pid_mountinfo(5)). The file is opened past package os:
+// the runtime would poll it too, and a change is told to one poll only.
+func watchMounts(shifts chan<- struct{}) error {
+	fd, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot watch the mounts: %w", err)
+	}
+	go func() {
+		for {
+			_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}, -1)
+			switch {
+			case err == nil:
+				wake(shifts)
+			case !errors.Is(err, unix.EINTR):
+				log.Printf("cannot watch the mounts: %v", err)
+				return
+			}
+		}
+	}()
+	return nil
+}

@@ -1,0 +1,230 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/vsrun/vsrun/nsutil"
+	"golang.org/x/sys/unix"
+)
+
+func TestMountsWithin(t *testing.T) {
+	const text = `22 27 0:21 / /proc rw,relatime - proc proc rw
+40 27 0:25 / /run/netns rw shared:5 - tmpfs tmpfs rw
+41 40 0:4 net:[4026532] /run/netns/vs8 rw shared:6 - nsfs nsfs rw
+42 40 0:4 net:[4026533] /run/netns/a\040b\134 rw - nsfs nsfs rw
+43 27 0:4 / /run/netns2 rw - tmpfs tmpfs rw
+`
+	got, err := mountsWithin(strings.NewReader(text), "/run/netns")
+	if want := []string{"/run/netns", "/run/netns/vs8", `/run/netns/a b\`}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := mountsWithin(strings.NewReader("what\n"), "/"); err == nil {
+		t.Error("what is a mount")
+	}
+}
+
+func TestDNS(t *testing.T) {
+	v := plan(t)
+	v.cfg.DNS = DNS{Servers: []netip.Addr{netip.MustParseAddr("192.0.2.53")}, Search: []string{"example.test"}}
+	v.begin()
+	want := strings.TrimSpace(v.cfg.DNS.resolvConf())
+	if got := v.output("cat /etc/resolv.conf"); got != want {
+		t.Errorf("inside: %q", got)
+	}
+	const real = "/run/resolver/resolv.conf"
+	if got := read(t, real); got != "# the host's\n" {
+		t.Errorf("on the host: %q", got)
+	}
+	// The host's resolver writes a new file, and renames it over the old one.
+	write(t, real+".new", "# the host's\n")
+	if err := os.Rename(real+".new", real); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is its own again", func() bool { return v.output("cat /etc/resolv.conf") == want })
+	// A host without one.
+	if err := os.Rename(real, real+".away"); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Rename(real+".away", real)
+	w := plan(t)
+	w.cfg.DNS = v.cfg.DNS
+	_, err := Start(t.Context(), w.ns, "/proc/self/exe", w.socket, w.cfg)
+	if err == nil || err.Error() != "/etc/resolv.conf does not exist on this host: create it, an empty file will do" {
+		t.Errorf("without one: %v", err)
+	}
+}
+
+func TestPrivate(t *testing.T) {
+	ctx := t.Context()
+	const dir = "/run/daemon"
+	if err := os.MkdirAll(dir+"/sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, os.ModeSticky|0o751); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir+"/host", "")
+	v := up(t)
+	private := sh("a", "exec sleep 1000")
+	private.Private = []string{dir}
+	missing := sh("b", "exec sleep 1000")
+	missing.Private = []string{"/run/absent"}
+	err := v.Set(ctx, []Service{private, missing})
+	if err == nil || err.Error() != "/run/absent does not exist on this host: create it" {
+		t.Errorf("missing: %v", err)
+	}
+	if list, _ := v.Status(ctx); len(list) != 0 {
+		t.Errorf("something has changed: %v", list)
+	}
+	if err := v.Set(ctx, []Service{private}); err != nil {
+		t.Fatal(err)
+	}
+	if got := v.output("ls -A " + dir + "; stat -c %a:%u " + dir + "; echo inside >" + dir + "/own"); got != "1751:0" {
+		t.Errorf("inside: %q", got)
+	}
+	if got := read(t, v.cfg.PrivateDir+dir+"/own"); got != "inside\n" {
+		t.Errorf("kept: %q", got)
+	}
+	if _, err := os.Stat(dir + "/own"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the host sees it: %v", err)
+	}
+	// The host's own daemon ends, its directory is removed and made again.
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is private again", func() bool { return v.output("cat "+dir+"/own || true") == "inside" })
+	// Nobody wants it any more.
+	if err := v.Set(ctx, []Service{sh("a", "exec sleep 1000")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := v.output("ls -A " + dir); got != "" {
+		t.Errorf("not private any more: %q", got)
+	}
+	// And again: what it kept is there.
+	if err := v.Set(ctx, []Service{private}); err != nil {
+		t.Fatal(err)
+	}
+	if got := v.output("cat " + dir + "/own"); got != "inside" {
+		t.Errorf("private again: %q", got)
+	}
+}
+
+// Private directories in private directories, in whatever order they come, and
+// those that hold the logs and the private directories themselves.
+func TestPrivateNested(t *testing.T) {
+	ctx := t.Context()
+	if err := os.MkdirAll("/run/outer/inner", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("outer", "/run/alias"); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove("/run/alias")
+	service := func(private ...string) []Service {
+		s := sh("a", "echo .; exec sleep 1000")
+		s.Private = private
+		return []Service{s}
+	}
+	v := up(t)
+	for i, private := range [][]string{
+		{"/run/outer/inner"},
+		{"/run/outer", "/run/outer/inner"},
+		{"/run/outer/inner/new", "/run/outer"},
+		{"/run/alias", "/run/outer"},
+		{"/run/outer/inner"},
+		{"/run"}, // the logs' and the private directories' own
+		{"/run/outer"},
+	} {
+		if err := v.Set(ctx, service(private...)); err != nil {
+			t.Fatalf("%q: %v", private, err)
+		}
+		waitForLog(v, "a", strings.Repeat(".\n", i+1)) // written where it always was
+		for _, dir := range private {
+			file := fmt.Sprintf("%s/own%d", dir, i)
+			v.output(">" + file)
+			if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%q: the host sees %s", private, file)
+			}
+		}
+	}
+}
+
+// nestedRole starts an init in a user namespace that sees a covered /proc or
+// /sys, and tells what became of it.
+func nestedRole() error {
+	var n nested
+	ns, err := nsutil.New()
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
+		return err
+	}
+	c, err := Start(context.Background(), ns, "/proc/self/exe", "/run/init.sock",
+		Config{ID: 1, NetnsDir: "/run/netns", LogDir: "/run/log", PrivateDir: "/run/private"})
+	if err != nil {
+		n.Error = err.Error()
+	} else {
+		entries, err := os.ReadDir(c.init.proc("root/sys"))
+		if err != nil {
+			return err
+		}
+		n.Sys = len(entries)
+		if err := c.Kill(context.Background()); err != nil {
+			return err
+		}
+	}
+	return json.NewEncoder(os.Stdout).Encode(n)
+}
+
+type nested struct {
+	Error string
+	Sys   int // entries in /sys
+}
+
+func TestCoveredProcAndSys(t *testing.T) {
+	for _, c := range []struct{ cover, err string }{
+		{"/proc/tty", "and the kernel gives a user namespace no uncovered one"},
+		{"/sys/kernel", ""},
+		{"", ""},
+	} {
+		cmd := again("nested")
+		cover := "mount --make-rprivate /"
+		if c.cover != "" {
+			cover += " && mount -t tmpfs cover " + c.cover
+		}
+		exe, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c",
+			cover + " && exec unshare --user --map-root-user --mount --uts --ipc " + exe}
+		cmd.Stdout = nil
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%q: %v", c.cover, err)
+		}
+		var n nested
+		if err := json.Unmarshal(out, &n); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%q covered: %+v", c.cover, n)
+		switch {
+		case c.err == "" && n.Error != "", !strings.Contains(n.Error, c.err):
+			t.Errorf("%q covered: %q", c.cover, n.Error)
+		case n.Error == "" && (n.Sys == 0) != (c.cover == "/sys/kernel"):
+			t.Errorf("%q covered: %d entries in /sys", c.cover, n.Sys)
+		}
+	}
+}

@@ -1,0 +1,137 @@
+package service
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+)
+
+// The protocol: a connection carries requests and responses in turn, each a
+// JSON object on a line. An init may be older than who talks to it. It refuses
+// operations and fields that it does not know, because to ignore a field could
+// mean to run a service with more rights than it should have.
+
+const (
+	opStatus   = "status"
+	opSet      = "set"
+	opStart    = "start"
+	opStop     = "stop"
+	opRestart  = "restart"
+	opShutdown = "shutdown"
+)
+
+// maxLine bounds a line in bytes.
+const maxLine = 1 << 20
+
+type request struct {
+	Op       string        `json:"op"`
+	Name     string        `json:"name,omitempty"`     // start, stop, restart
+	Services []Service     `json:"services,omitempty"` // set
+	Timeout  time.Duration `json:"timeout,omitempty"`  // shutdown, in nanoseconds
+}
+
+type response struct {
+	Error    string   `json:"error,omitempty"`
+	ID       int      `json:"id,omitempty"`
+	Services []Status `json:"services,omitempty"` // status
+	Killed   []string `json:"killed,omitempty"`   // shutdown
+}
+
+// Status is how a service stands.
+type Status struct {
+	Name     string    `json:"name"`
+	State    State     `json:"state"`
+	Pid      int       `json:"pid,omitempty"` // of the main process, as the host counts; 0: none
+	Restarts int       `json:"restarts"`      // how often it was started again unasked
+	Since    time.Time `json:"since"`         // when it came into State
+	Last     string    `json:"last,omitempty"`
+}
+
+var errTooLong = errors.New("a request or an answer is longer than 1 MiB")
+
+// decodeRequest reads one line and refuses everything that cannot be done
+// whatever the state of the services.
+func decodeRequest(line []byte) (request, error) {
+	var r request
+	dec := json.NewDecoder(bytes.NewReader(line))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r); err != nil {
+		if strings.Contains(err.Error(), "unknown field") {
+			err = fmt.Errorf("%w: this init is older than who asks", err)
+		}
+		return request{}, fmt.Errorf("cannot understand the request: %w", err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return request{}, errors.New("cannot understand the request: something follows it")
+	}
+	return r, r.check()
+}
+
+func (r request) check() error {
+	switch r.Op {
+	case opStatus:
+		return nil
+	case opSet:
+		return joined(Validate(r.Services))
+	case opStart, opStop, opRestart:
+		return checkName(r.Name)
+	case opShutdown:
+		if r.Timeout < 0 {
+			return errors.New("the timeout is negative")
+		}
+		return nil
+	}
+	return fmt.Errorf("cannot do %q: this init does not know how", r.Op)
+}
+
+// idle is how long a connection may be silent.
+const idle = time.Minute
+
+// serve answers requests until the other end hangs up. The answer to each is
+// had from ask.
+func serve(conn *os.File, ask func(request) *call) {
+	defer conn.Close()
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(nil, maxLine)
+	for {
+		conn.SetReadDeadline(time.Now().Add(idle))
+		if !lines.Scan() {
+			break
+		}
+		req, err := decodeRequest(lines.Bytes())
+		if err != nil {
+			if writeLine(conn, response{Error: err.Error()}) != nil {
+				return
+			}
+			continue
+		}
+		c := ask(req)
+		err = writeLine(conn, <-c.answer)
+		close(c.written)
+		if err != nil {
+			return
+		}
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		writeLine(conn, response{Error: errTooLong.Error()})
+	}
+}
+
+func writeLine(conn *os.File, v any) error {
+	line, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if len(line) >= maxLine {
+		return errTooLong
+	}
+	conn.SetWriteDeadline(time.Now().Add(idle))
+	_, err = conn.Write(append(line, '\n'))
+	return err
+}

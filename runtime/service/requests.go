@@ -1,0 +1,161 @@
+package service
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// handle does what a call asks for, and answers it now or has it wait.
+func (s *supervisor) handle(c *call) {
+	if s.ending != nil && c.Op != opStatus && c.Op != opShutdown {
+		c.answer <- response{Error: "the virtual server is shutting down"}
+		return
+	}
+	switch c.Op {
+	case opStatus:
+		c.answer <- response{ID: s.id, Services: s.status()}
+	case opSet:
+		s.set(c)
+	case opStart:
+		s.order(c, start)
+	case opStop:
+		s.order(c, stop)
+	case opRestart:
+		s.order(c, restart)
+	case opShutdown:
+		s.end(c, c.Timeout)
+	}
+}
+
+func (s *supervisor) status() []Status {
+	list := []Status{}
+	for _, u := range s.units {
+		list = append(list, u.status())
+	}
+	return list
+}
+
+func (s *supervisor) find(name string) *unit {
+	i := slices.IndexFunc(s.units, func(u *unit) bool { return u.service.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return s.units[i]
+}
+
+// order gives one service an order of a person's, who does not want to wait for
+// the pause that its failures have earned it.
+func (s *supervisor) order(c *call, e event) {
+	u := s.find(c.Name)
+	if u == nil {
+		c.answer <- response{Error: fmt.Sprintf("there is no service %s", c.Name)}
+		return
+	}
+	u.pause = 0
+	s.happen(u, e)
+	s.waits = append(s.waits, wait{c, []*unit{u}})
+}
+
+// set makes the services exactly those of the call: what is new is started,
+// what is gone stopped, what is changed restarted, the rest left alone.
+func (s *supervisor) set(c *call) {
+	want := c.Services
+	if err := s.mounts.use(append(s.privates(), privateOf(want)...)); err != nil {
+		c.answer <- response{Error: err.Error()}
+		return
+	}
+	var units, touched []*unit
+	had := s.names
+	s.names = nil
+	for _, service := range want {
+		s.names = append(s.names, service.Name)
+	}
+	for _, u := range slices.Backward(s.units) {
+		if !slices.Contains(s.names, u.service.Name) {
+			s.happen(u, stop)
+			touched = append(touched, u)
+		}
+	}
+	for _, service := range want {
+		u := s.find(service.Name)
+		if u == nil {
+			u = &unit{service: service, since: time.Now()}
+		}
+		if e, ok := news(u, service, had); ok {
+			u.service, u.pause = service, 0
+			s.happen(u, e)
+			touched = append(touched, u)
+		}
+		units = append(units, u)
+	}
+	for _, u := range s.units {
+		if !slices.Contains(units, u) {
+			units = append(units, u)
+		}
+	}
+	s.units = units
+	s.waits = append(s.waits, wait{c, touched})
+}
+
+// news is what a set means for a service that it names, false when nothing. One
+// that is still ending because an earlier set had dropped it is as good as new.
+func news(u *unit, service Service, had []string) (event, bool) {
+	switch {
+	case !slices.Contains(had, service.Name):
+		return start, true
+	case !u.service.equal(service):
+		return change, true
+	}
+	return 0, false
+}
+
+// privates are the directories that have to be private now: those of the
+// services that are wanted, and those that a process still uses.
+func (s *supervisor) privates() []string {
+	var paths []string
+	for _, u := range s.units {
+		paths = append(paths, u.service.Private...)
+		if u.pid != 0 {
+			paths = append(paths, u.launched.Private...)
+		}
+	}
+	return paths
+}
+
+func privateOf(services []Service) []string {
+	var paths []string
+	for _, s := range services {
+		paths = append(paths, s.Private...)
+	}
+	return paths
+}
+
+// refusals is one line on the units that could not be started.
+func refusals(units []*unit) string {
+	var lines []string
+	for _, u := range units {
+		if u.refusal != nil && (u.state == Backoff || u.state == Failed) {
+			lines = append(lines, fmt.Sprintf("cannot start %s: %v", u.service.Name, u.refusal))
+		}
+	}
+	return strings.Join(lines, "; ")
+}
+
+// end stops everything, in reverse order; what has not ended within timeout is
+// killed. c is nil when a signal asked.
+func (s *supervisor) end(c *call, timeout time.Duration) {
+	if s.ending == nil {
+		s.ending = new(ending)
+	}
+	if c != nil {
+		s.ending.calls = append(s.ending.calls, c)
+	}
+	for _, u := range slices.Backward(s.units) {
+		s.happen(u, stop)
+		if u.pid != 0 {
+			s.arm(u, timeout)
+		}
+	}
+}

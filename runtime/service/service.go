@@ -1,0 +1,172 @@
+package service
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// A Service is a program that the init of a virtual server keeps running.
+type Service struct {
+	// Name is unique in the virtual server: 1 to 63 characters of a-z, A-Z,
+	// 0-9, '.', '_' and '-', the first a letter or digit. "init" is taken.
+	Name string `json:"name,omitempty" yaml:"name,omitempty"`
+	// Command is the program and its arguments. A program without a slash is
+	// looked up in the virtual server's own PATH.
+	Command []string `json:"command,omitempty" yaml:"command,omitempty"`
+	// Restart says what happens when the program ends by itself.
+	Restart Restart `json:"restart,omitempty" yaml:"restart,omitempty"`
+	// Private are directories that the virtual server has for itself, instead
+	// of the host's. They must exist on the host.
+	Private []string `json:"private,omitempty" yaml:"private,omitempty"`
+}
+
+// A Problem is one thing wrong with a value, and where: Path is the field as it
+// is written in a document ("command[0]").
+type Problem struct {
+	Path string
+	Err  error
+}
+
+func (p Problem) Error() string { return p.Path + ": " + p.Err.Error() }
+
+// initName is the reserved name: its log is the init's own, and Shutdown
+// reports an init that had to be killed under it.
+const initName = "init"
+
+// Validate reports everything that is wrong with the service, nil when nothing
+// is.
+func (s Service) Validate() []Problem {
+	var problems []Problem
+	add := func(path string, err error) {
+		if err != nil {
+			problems = append(problems, Problem{path, err})
+		}
+	}
+	add("name", checkName(s.Name))
+	if len(s.Command) == 0 {
+		add("command", errors.New("is missing"))
+	} else if s.Command[0] == "" {
+		add("command[0]", errors.New("is empty"))
+	}
+	for i, arg := range s.Command {
+		if strings.ContainsRune(arg, 0) {
+			add(fmt.Sprintf("command[%d]", i), errors.New("holds a NUL byte"))
+		}
+	}
+	if int(s.Restart) >= len(restarts) {
+		add("restart", errUnknownRestart(fmt.Sprint(uint8(s.Restart))))
+	}
+	for i, dir := range s.Private {
+		add(fmt.Sprintf("private[%d]", i), checkPrivate(dir))
+	}
+	return problems
+}
+
+// Validate reports everything that is wrong with a virtual server's list of
+// services; paths begin with "services[i].".
+func Validate(services []Service) []Problem {
+	var problems []Problem
+	seen := map[string]bool{}
+	for i, s := range services {
+		at := fmt.Sprintf("services[%d].", i)
+		for _, p := range s.Validate() {
+			problems = append(problems, Problem{at + p.Path, p.Err})
+		}
+		if seen[s.Name] {
+			problems = append(problems, Problem{at + "name", fmt.Errorf("%q is there twice", s.Name)})
+		}
+		seen[s.Name] = true
+	}
+	return problems
+}
+
+func checkName(name string) error {
+	valid := func(r rune) bool { return isAlnum(r) || strings.ContainsRune("._-", r) }
+	switch {
+	case name == "":
+		return errors.New("is missing")
+	case len(name) > 63:
+		return fmt.Errorf("%q is longer than 63 characters", name)
+	case !isAlnum(rune(name[0])):
+		return fmt.Errorf("%q does not begin with a letter or digit", name)
+	case strings.IndexFunc(name, func(r rune) bool { return !valid(r) }) >= 0:
+		return fmt.Errorf("%q holds something else than a-z, A-Z, 0-9, '.', '_' and '-'", name)
+	case name == initName:
+		return fmt.Errorf("%q is the name of the virtual server's own init", name)
+	}
+	return nil
+}
+
+func isAlnum(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+}
+
+func checkPrivate(dir string) error {
+	switch {
+	case strings.ContainsRune(dir, 0):
+		return errors.New("holds a NUL byte")
+	case !path.IsAbs(dir):
+		return fmt.Errorf("%q is not an absolute path", dir)
+	case path.Clean(dir) != dir:
+		return fmt.Errorf("%q is to be written %q", dir, path.Clean(dir))
+	case dir == "/":
+		return errors.New(`"/" cannot be private`)
+	case within(dir, "/proc"), within(dir, "/sys"):
+		return fmt.Errorf("%q is the virtual server's own anyway", dir)
+	}
+	return nil
+}
+
+// within reports whether the clean path p is dir or below it.
+func within(p, dir string) bool {
+	return p == dir || strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/")
+}
+
+func (s Service) equal(o Service) bool {
+	return s.Name == o.Name && s.Restart == o.Restart &&
+		slices.Equal(s.Command, o.Command) && slices.Equal(s.Private, o.Private)
+}
+
+// Restart says what happens when a service's program ends without having been
+// asked to.
+type Restart uint8
+
+const (
+	RestartAlways    Restart = iota // start it again
+	RestartOnFailure                // start it again unless it ended with status 0
+	RestartNever                    // leave it
+)
+
+var restarts = []string{"always", "on-failure", "never"}
+
+func errUnknownRestart(word string) error {
+	return fmt.Errorf("%q is none of %s", word, strings.Join(restarts, ", "))
+}
+
+func (r Restart) String() string {
+	if int(r) < len(restarts) {
+		return restarts[r]
+	}
+	return fmt.Sprintf("Restart(%d)", uint8(r))
+}
+
+// MarshalText writes always, on-failure or never.
+func (r Restart) MarshalText() ([]byte, error) {
+	if int(r) >= len(restarts) {
+		return nil, errUnknownRestart(fmt.Sprint(uint8(r)))
+	}
+	return []byte(restarts[r]), nil
+}
+
+// UnmarshalText reads always, on-failure or never.
+func (r *Restart) UnmarshalText(text []byte) error {
+	i := slices.Index(restarts, string(text))
+	if i < 0 {
+		return errUnknownRestart(string(text))
+	}
+	*r = Restart(i)
+	return nil
+}

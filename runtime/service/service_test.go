@@ -1,0 +1,104 @@
+package service
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestValidate(t *testing.T) {
+	ok := Service{Name: "web", Command: []string{"nginx"}}
+	with := func(change func(*Service)) Service { s := ok; change(&s); return s }
+	for name, c := range map[string]struct {
+		service Service
+		want    []string // the paths of the problems
+	}{
+		"good":              {ok, nil},
+		"all its letters":   {with(func(s *Service) { s.Name = "9.A-z_" }), nil},
+		"longest name":      {with(func(s *Service) { s.Name = strings.Repeat("a", 63) }), nil},
+		"empty":             {Service{}, []string{"name", "command"}},
+		"too long":          {with(func(s *Service) { s.Name = strings.Repeat("a", 64) }), []string{"name"}},
+		"dot first":         {with(func(s *Service) { s.Name = ".web" }), []string{"name"}},
+		"slash":             {with(func(s *Service) { s.Name = "a/b" }), []string{"name"}},
+		"umlaut":            {with(func(s *Service) { s.Name = "aä" }), []string{"name"}},
+		"init":              {with(func(s *Service) { s.Name = "init" }), []string{"name"}},
+		"empty command":     {with(func(s *Service) { s.Command = []string{""} }), []string{"command[0]"}},
+		"empty argument":    {with(func(s *Service) { s.Command = []string{"x", ""} }), nil},
+		"NUL":               {with(func(s *Service) { s.Command = []string{"x", "a\x00b"} }), []string{"command[1]"}},
+		"restart":           {with(func(s *Service) { s.Restart = 3 }), []string{"restart"}},
+		"private":           {with(func(s *Service) { s.Private = []string{"/run/samba", "/sysroot"} }), nil},
+		"private, all bad":  {with(func(s *Service) { s.Private = []string{"", "a", "/", "/a/", "/a/../b", "/a\x00"} }), []string{"private[0]", "private[1]", "private[2]", "private[3]", "private[4]", "private[5]"}},
+		"private, reserved": {with(func(s *Service) { s.Private = []string{"/proc", "/sys/fs"} }), []string{"private[0]", "private[1]"}},
+	} {
+		var got []string
+		for _, p := range c.service.Validate() {
+			got = append(got, p.Path)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: problems at %q, want %q: %v", name, got, c.want, c.service.Validate())
+		}
+	}
+}
+
+func TestValidateList(t *testing.T) {
+	problems := Validate([]Service{{Name: "a", Command: []string{"x"}}, {Name: "a"}})
+	want := []string{
+		"services[1].command: is missing",
+		`services[1].name: "a" is there twice`,
+	}
+	for i, p := range problems {
+		if i >= len(want) || p.Error() != want[i] {
+			t.Errorf("problem %d: %v", i, p)
+		}
+	}
+	if len(problems) != len(want) {
+		t.Errorf("%d problems, want %d", len(problems), len(want))
+	}
+}
+
+func TestServiceJSON(t *testing.T) {
+	in := `{"name":"smbd","command":["smbd","-F"],"restart":"on-failure","private":["/run/samba"]}`
+	var s Service
+	if err := json.Unmarshal([]byte(in), &s); err != nil {
+		t.Fatal(err)
+	}
+	out, err := json.Marshal(s)
+	if err != nil || string(out) != in {
+		t.Errorf("%s, %v", out, err)
+	}
+	if out, _ := json.Marshal(Service{}); string(out) != "{}" {
+		t.Errorf("zero value: %s", out)
+	}
+	err = json.Unmarshal([]byte(`{"restart":"sometimes"}`), &s)
+	if err == nil || !strings.Contains(err.Error(), `"sometimes" is none of always, on-failure, never`) {
+		t.Errorf("sometimes: %v", err)
+	}
+}
+
+func TestConfigValidate(t *testing.T) {
+	good := Config{ID: 8, NetnsDir: "/run/netns", LogDir: "/l", PrivateDir: "/p"}
+	if p := good.Validate(); p != nil {
+		t.Errorf("good: %v", p)
+	}
+	bad := Config{Hostname: strings.Repeat("h", 65), LogDir: "l", PrivateDir: "/p/",
+		DNS: DNS{Servers: []netip.Addr{{}}, Search: []string{"a\nnameserver 192.0.2.1"}}}
+	var got []string
+	for _, p := range bad.Validate() {
+		got = append(got, p.Path)
+	}
+	want := []string{"id", "hostname", "netnsDir", "logDir", "privateDir", "dns.servers[0]", "dns.search[0]"}
+	if !slices.Equal(got, want) {
+		t.Errorf("problems at %q, want %q", got, want)
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	dns := DNS{Servers: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::1")},
+		Search: []string{"a.test", "b.test"}}
+	want := "# made by vsrun\nsearch a.test b.test\nnameserver 192.0.2.53\nnameserver 2001:db8::1\n"
+	if got := dns.resolvConf(); got != want {
+		t.Errorf("%q", got)
+	}
+}

@@ -1,0 +1,138 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"github.com/vsrun/vsrun/nsutil"
+	"golang.org/x/sys/unix"
+)
+
+// Start starts the init of a virtual server in its network namespace, and
+// returns when it can be talked to; it has no services yet. program is the path
+// of vs-init. The directory of socket must exist. An init that listens there
+// already is an error.
+//
+// Start may be interrupted at any instant, by SIGKILL too. Until the whole
+// configuration is in the pipe an init that has been made reads the pipe's end,
+// and exits. From then on it makes itself ready without its starter, and Dial
+// finds it as soon as it listens; a second Start in between is refused by
+// whichever init comes later, under the lock of the socket's directory.
+func Start(ctx context.Context, ns *nsutil.Namespace, program, socket string, cfg Config) (*Client, error) {
+	if err := errors.Join(joined(cfg.Validate()), checkSocketPath(socket)); err != nil {
+		return nil, err
+	}
+	p, answer, err := launchInit(ns, program, boot{cfg, socket})
+	if err != nil {
+		return nil, fmt.Errorf("cannot start %s: %w", program, err)
+	}
+	defer answer.Close()
+	c, err := meet(ctx, p, answer, socket)
+	if err != nil {
+		p.Kill()
+		p.Wait()
+		return nil, err
+	}
+	// As long as this process lives it is the parent, and the one to reap.
+	go p.Wait()
+	return c, nil
+}
+
+// meet waits for the init's word that it is ready and connects to it.
+func meet(ctx context.Context, p *os.Process, answer *os.File, socket string) (*Client, error) {
+	stop := context.AfterFunc(ctx, func() { answer.Close() })
+	defer stop()
+	text, err := io.ReadAll(answer)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, err
+	case len(text) == 0:
+		return nil, errors.New("the init ended before it was ready: see its log")
+	case string(text) != ready:
+		return nil, errors.New(string(text))
+	}
+	c, err := Dial(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	if c.Pid() != p.Pid {
+		c.Close()
+		return nil, fmt.Errorf("another init listens on %s", socket)
+	}
+	return c, nil
+}
+
+// launchInit starts the program with the configuration on its way; the answer
+// can be read from the file.
+func launchInit(ns *nsutil.Namespace, program string, b boot) (*os.Process, *os.File, error) {
+	text, err := json.Marshal(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.MkdirAll(b.Config.LogDir, 0o750); err != nil {
+		return nil, nil, err
+	}
+	logs, err := os.OpenRoot(b.Config.LogDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer logs.Close()
+	log, err := openLog(logs, initName)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer log.Close()
+	configR, configW, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer configR.Close()
+	defer configW.Close()
+	answerR, answerW, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer answerW.Close()
+	p, err := clone(ns, program, b.Config.ID, log, configR, answerW)
+	if err != nil {
+		answerR.Close()
+		return nil, nil, err
+	}
+	// An error means that the init has ended, which its answer tells.
+	configW.Write(text)
+	return p, answerR, nil
+}
+
+// clone makes the init's process, in namespaces of its own except for the
+// network's, which it finds itself in.
+func clone(ns *nsutil.Namespace, program string, id int, log, config, answer *os.File) (*os.Process, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	attr := &os.ProcAttr{
+		Dir: "/",
+		// Few and short-lived objects: one processor's caches and an early
+		// garbage collection keep the init small.
+		Env:   []string{"PATH=" + searchPath, "GOMAXPROCS=1", "GOGC=10"},
+		Files: []*os.File{null, null, log, configFd: config, answerFd: answer},
+		Sys: &syscall.SysProcAttr{
+			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+			Setsid:     true,
+		},
+	}
+	var p *os.Process
+	err = ns.Do(func() (err error) {
+		p, err = os.StartProcess(program, []string{"vs-init", fmt.Sprintf("vs%d", id)}, attr)
+		return err
+	})
+	return p, err
+}

@@ -1,0 +1,247 @@
+package service
+
+import (
+	"errors"
+	"log"
+	"os"
+	"runtime/debug"
+	"slices"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A supervisor owns all units. Only its event loop touches them, starts
+// processes and reaps them; everybody else sends it messages.
+type supervisor struct {
+	id     int
+	env    []string
+	logs   *os.Root
+	mounts *mounts
+
+	units []*unit  // in the order of the latest set, then those that are to go
+	names []string // of the latest set
+
+	calls  chan *call
+	ticks  chan tick
+	waits  []wait  // calls that wait for units to settle
+	ending *ending // set once the init is to end
+	exits  chan os.Signal
+	terms  chan os.Signal
+	shifts chan struct{} // somebody changed the mounts
+}
+
+// A call is a request on its way to the loop. The answer goes out at most once,
+// written is closed when the other end has it.
+type call struct {
+	request
+	answer  chan response
+	written chan struct{}
+}
+
+// A tick is a timer that has run down, the nth of its unit.
+type tick struct {
+	unit *unit
+	n    int
+}
+
+// A wait is a call whose answer is due when all units have settled.
+type wait struct {
+	call  *call
+	units []*unit
+}
+
+// ending is what is to be told when the init ends.
+type ending struct {
+	calls  []*call
+	killed []string
+}
+
+func newCall(r request) *call {
+	return &call{r, make(chan response, 1), make(chan struct{})}
+}
+
+// ask hands a request to the loop.
+func (s *supervisor) ask(r request) *call {
+	c := newCall(r)
+	s.calls <- c
+	return c
+}
+
+// quiet is how long nothing happens before memory is given back.
+const quiet = time.Second
+
+// run is the event loop. It returns when the init is to end.
+func (s *supervisor) run() {
+	rest := time.NewTimer(quiet)
+	for s.ending == nil || s.busy() {
+		select {
+		case <-rest.C:
+			debug.FreeOSMemory() // an init has nothing to do for months
+			continue
+		case <-s.exits:
+			s.reap()
+		case t := <-s.ticks:
+			if t.n == t.unit.armed { // else a later timer has replaced it
+				s.happen(t.unit, elapsed)
+			}
+		case c := <-s.calls:
+			s.handle(c)
+		case sig := <-s.terms:
+			log.Printf("%s: ending", sig)
+			s.end(nil, stopWithin)
+		case <-s.shifts:
+			s.heal()
+		}
+		s.settle()
+		rest.Reset(quiet)
+	}
+	s.farewell()
+}
+
+// busy reports whether a main process lives.
+func (s *supervisor) busy() bool {
+	return slices.ContainsFunc(s.units, func(u *unit) bool { return u.pid != 0 })
+}
+
+// happen takes a unit through one event.
+func (s *supervisor) happen(u *unit, e event) {
+	state, act := transition(u.state, e, u.service.Restart)
+	if state != u.state {
+		if u.state == Backoff && e == elapsed {
+			u.restarts++
+		}
+		u.state, u.since = state, time.Now()
+	}
+	switch act {
+	case launch:
+		if err := u.launch(s.logs, s.env); err != nil {
+			log.Printf("cannot start %s: %v", u.service.Name, err)
+			s.happen(u, refused)
+			return
+		}
+		log.Printf("%s has been started (process %d)", u.service.Name, u.pid)
+	case terminate:
+		log.Printf("%s is asked to end", u.service.Name)
+		unix.Kill(u.pid, unix.SIGTERM)
+		s.arm(u, stopWithin)
+	case kill:
+		unix.Kill(-u.pid, unix.SIGKILL)
+		if s.ending != nil {
+			s.ending.killed = append(s.ending.killed, u.service.Name)
+		}
+	case pause:
+		s.arm(u, u.nextPause())
+	}
+}
+
+// arm has the unit's timer run down after d.
+func (s *supervisor) arm(u *unit, d time.Duration) {
+	if u.timer != nil {
+		u.timer.Stop()
+	}
+	u.armed++
+	t := tick{u, u.armed}
+	u.timer = time.AfterFunc(d, func() { s.ticks <- t })
+}
+
+// reap collects every process that has ended: main processes, and the orphans
+// that the kernel hands to PID 1.
+func (s *supervisor) reap() {
+	for {
+		pid := nextDead()
+		if pid == 0 {
+			return
+		}
+		i := slices.IndexFunc(s.units, func(u *unit) bool { return u.pid == pid })
+		if i >= 0 {
+			// Until it is reaped its number cannot be somebody else's.
+			unix.Kill(-pid, unix.SIGKILL)
+		}
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(pid, &status, 0, nil); err != nil {
+			log.Printf("cannot reap process %d: %v", pid, err)
+			return
+		}
+		if i >= 0 {
+			u := s.units[i]
+			e := u.died(status)
+			log.Printf("%s (process %d) has ended: %s", u.service.Name, pid, u.last)
+			s.happen(u, e)
+		}
+	}
+}
+
+// nextDead is a child that has ended and is not reaped yet, 0 when there is
+// none.
+func nextDead() int {
+	// The part of siginfo_t that waitid fills in; the union is aligned like a
+	// pointer (waitid(2), include/uapi/asm-generic/siginfo.h).
+	var info struct {
+		signo, errno, code int32
+		union              struct {
+			_   [0]uintptr
+			pid int32
+		}
+		_ [128]byte
+	}
+	for {
+		err := unix.Waitid(unix.P_ALL, 0, (*unix.Siginfo)(unsafe.Pointer(&info)),
+			unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return int(info.union.pid) // 0 after ECHILD too
+		}
+	}
+}
+
+// settle does what is due when an event has been dealt with.
+func (s *supervisor) settle() {
+	s.units = slices.DeleteFunc(s.units, func(u *unit) bool {
+		return u.pid == 0 && u.state == Stopped && !slices.Contains(s.names, u.service.Name)
+	})
+	if err := s.mounts.use(s.privates()); err != nil {
+		log.Print(err)
+	}
+	s.waits = slices.DeleteFunc(s.waits, func(w wait) bool {
+		due := !slices.ContainsFunc(w.units, func(u *unit) bool { return !u.state.settled() })
+		if due {
+			w.call.answer <- response{Error: refusals(w.units)}
+		}
+		return due
+	})
+}
+
+// heal puts back mounts that the host made vanish, and tries again later when
+// it cannot: what a bind covers may be away for good, or for the moment that a
+// package takes to replace it.
+func (s *supervisor) heal() {
+	if s.mounts.heal() != nil {
+		time.AfterFunc(time.Second, func() { wake(s.shifts) })
+	}
+}
+
+// wake makes sure that a message is in the channel, which holds one.
+func wake(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// farewell answers those who asked for the end. The process must not end before
+// they have it.
+func (s *supervisor) farewell() {
+	if s.ending.killed != nil {
+		log.Printf("killed: %q", s.ending.killed)
+	}
+	deadline := time.After(time.Second)
+	for _, c := range s.ending.calls {
+		c.answer <- response{Killed: s.ending.killed}
+		select {
+		case <-c.written:
+		case <-deadline:
+			return
+		}
+	}
+}

@@ -1,0 +1,76 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/vsrun/vsrun/plumbing"
+	"github.com/vsrun/vsrun/stats"
+)
+
+// Sources are the virtual servers whose counters can be read: those that are
+// meant to be enabled. Those whose record cannot be read are named in the
+// error.
+func (s *Store) Sources(netnsDir string) ([]stats.Source, error) {
+	list, err := s.List()
+	var sources []stats.Source
+	for _, vs := range list {
+		if !vs.Disabled {
+			place := plumbing.Place{Dir: netnsDir, Name: vs.Namespace()}
+			sources = append(sources, stats.Source{ID: vs.ID, Name: vs.Title(), Path: place.Path()})
+		}
+	}
+	return sources, err
+}
+
+// Stats reads counters straight from the kernel: of the virtual servers named,
+// or of all that are enabled.
+func (r *Runtime) Stats(_ context.Context, words ...string) ([]stats.Sample, error) {
+	sources, err := r.Store.Sources(r.NetnsDir)
+	if len(words) > 0 {
+		sources, err = r.named(words)
+	}
+	if err != nil {
+		return nil, err
+	}
+	samples := []stats.Sample{}
+	for _, src := range sources {
+		sample, err := stats.Read(src)
+		if errors.Is(err, fs.ErrNotExist) && len(words) == 0 {
+			continue
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, notEnabled(src.ID)
+		}
+		if err != nil {
+			return nil, err
+		}
+		samples = append(samples, sample)
+	}
+	return samples, nil
+}
+
+func notEnabled(id int) error {
+	return &plumbing.Refusal{
+		Err:  fmt.Errorf("vs%d is not enabled", id),
+		Cure: fmt.Sprintf("enable it: vsrun enable %d", id),
+	}
+}
+
+func (r *Runtime) named(words []string) ([]stats.Source, error) {
+	var sources []stats.Source
+	for _, word := range words {
+		id, err := r.Store.Find(word)
+		if err != nil {
+			return nil, err
+		}
+		vs, err := r.Store.Load(id)
+		if err != nil {
+			return nil, err
+		}
+		sources = append(sources, stats.Source{ID: id, Name: vs.Title(), Path: r.place(id).Path()})
+	}
+	return sources, nil
+}

@@ -1,0 +1,172 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+
+	"github.com/vsrun/vsrun/nsutil"
+	"github.com/vsrun/vsrun/plumbing"
+	"github.com/vsrun/vsrun/runtime/service"
+)
+
+// A Status is how a virtual server stands: what it should be beside what the
+// kernel and its init say.
+type Status struct {
+	ID         int               `json:"id"`
+	Name       string            `json:"name"`
+	State      string            `json:"state"`     // enabled, disabled, degraded
+	Namespace  string            `json:"namespace"` // where it is published
+	Interfaces []InterfaceStatus `json:"interfaces"`
+	Routes     []plumbing.Route  `json:"routes"`
+	Services   []service.Status  `json:"services"`
+	Drift      []string          `json:"drift"` // what an enable would mend
+}
+
+// The states. A virtual server is degraded when something differs from what it
+// should be.
+const (
+	Enabled  = "enabled"
+	Disabled = "disabled"
+	Degraded = "degraded"
+)
+
+// An InterfaceStatus is one interface; mac, mtu and up are the kernel's where
+// it is there.
+type InterfaceStatus struct {
+	Name      string         `json:"name"`
+	Port      string         `json:"port"`
+	Kind      plumbing.Kind  `json:"kind"`
+	MAC       plumbing.MAC   `json:"mac"`
+	MTU       int            `json:"mtu"`
+	Up        bool           `json:"up"`
+	Addresses []netip.Prefix `json:"addresses"`
+	Gateways  []netip.Addr   `json:"gateways"`
+}
+
+// Status looks at a virtual server. It changes nothing and waits for nobody.
+func (r *Runtime) Status(ctx context.Context, id int) (Status, error) {
+	vs, err := r.Store.Load(id)
+	if err != nil {
+		return Status{}, err
+	}
+	return r.status(ctx, vs)
+}
+
+// StatusAll looks at all of them; those that cannot be read are named in the
+// error.
+func (r *Runtime) StatusAll(ctx context.Context) ([]Status, error) {
+	list, err := r.Store.List()
+	errs := []error{err}
+	all := []Status{}
+	for _, vs := range list {
+		s, err := r.status(ctx, vs)
+		all, errs = append(all, s), append(errs, err)
+	}
+	return all, errors.Join(errs...)
+}
+
+func (r *Runtime) status(ctx context.Context, vs VirtualServer) (Status, error) {
+	s := Status{
+		ID:         vs.ID,
+		Name:       vs.Title(),
+		State:      Enabled,
+		Namespace:  r.place(vs.ID).Path(),
+		Interfaces: []InterfaceStatus{},
+		Routes:     append([]plumbing.Route{}, vs.Routes...),
+		Services:   []service.Status{},
+		Drift:      []string{},
+	}
+	if vs.Disabled {
+		s.State = Disabled
+	}
+	if err := r.look(ctx, vs, &s); err != nil {
+		return s, fmt.Errorf("cannot look at %s: %w", vs, err)
+	}
+	if len(s.Drift) > 0 {
+		s.State = Degraded
+	}
+	return s, nil
+}
+
+func (r *Runtime) look(ctx context.Context, vs VirtualServer, s *Status) error {
+	h, err := plumbing.Open(r.place(vs.ID))
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	want := r.network(vs)
+	have, err := h.Observe(want)
+	if err != nil {
+		return err
+	}
+	for _, i := range want.Interfaces {
+		s.Interfaces = append(s.Interfaces, interfaceStatus(i, have))
+	}
+	s.lookAtNetwork(r.place(vs.ID), vs, want, have)
+	return r.lookAtServices(ctx, h.Namespace(), vs, s)
+}
+
+func interfaceStatus(i plumbing.Interface, have plumbing.State) InterfaceStatus {
+	s := InterfaceStatus{
+		Name: i.Name, Port: i.Port, Kind: plumbing.Macvlan, MAC: i.MAC, MTU: i.MTU,
+		Addresses: append([]netip.Prefix{}, i.Addresses...),
+		Gateways:  append([]netip.Addr{}, i.Gateways...),
+	}
+	if l, ok := have.Link(i.Name); ok {
+		s.MAC, s.MTU, s.Up = l.MAC, l.MTU, l.Up
+	}
+	return s
+}
+
+func (s *Status) lookAtNetwork(place plumbing.Place, vs VirtualServer, want plumbing.Network, have plumbing.State) {
+	var plan plumbing.Plan
+	var err error
+	if vs.Disabled {
+		plan = plumbing.Removal(have)
+	} else {
+		plan, err = plumbing.Diff(place, want, have)
+	}
+	for _, step := range plan.WithoutProbe() {
+		s.Drift = append(s.Drift, step.String())
+	}
+	if err != nil { // what keeps it from being mended
+		s.Drift = append(s.Drift, err.Error())
+	}
+	for _, a := range have.Addresses {
+		if a.Duplicate {
+			s.Drift = append(s.Drift, fmt.Sprintf("address %s on %s is in use by somebody else", a.Prefix, a.Dev))
+		}
+	}
+}
+
+func (r *Runtime) lookAtServices(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer, s *Status) error {
+	if ns != nil {
+		c, err := service.Dial(ctx, r.socket(vs.ID))
+		if err == nil {
+			defer c.Close()
+			s.Services, err = c.Status(ctx)
+		}
+		switch {
+		case errors.Is(err, fs.ErrPermission): // a user who may look at the network only
+		case err != nil && !errors.Is(err, service.ErrNotRunning):
+			return err
+		}
+	}
+	running := map[string]bool{}
+	for _, one := range s.Services {
+		running[one.Name] = true
+	}
+	for _, want := range vs.Services {
+		if running[want.Name] {
+			continue
+		}
+		s.Services = append(s.Services, service.Status{Name: want.Name})
+		if !vs.Disabled {
+			s.Drift = append(s.Drift, "start service "+want.Name)
+		}
+	}
+	return nil
+}

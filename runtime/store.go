@@ -1,0 +1,233 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/plumbing"
+)
+
+// A Store keeps what virtual servers should be, one JSON file each. Files are
+// replaced atomically and synced, so that a crash leaves the old or the new.
+type Store struct{ dir string }
+
+// ErrNotFound is a virtual server that the store does not have.
+var ErrNotFound = errors.New("no such virtual server")
+
+// OpenStore is the store in a directory, which is made when something is to be
+// kept in it.
+func OpenStore(dir string) *Store { return &Store{dir} }
+
+func (s *Store) path(id int) string { return filepath.Join(s.dir, fmt.Sprintf("vs%d.json", id)) }
+
+// fresh is where a record is written before it takes the place of the old one.
+// The name is the same each time: a crash leaves one file, which the next
+// writing takes over.
+func (s *Store) fresh(id int) string { return filepath.Join(s.dir, fmt.Sprintf(".vs%d.json.new", id)) }
+
+// Load returns one virtual server, or ErrNotFound.
+func (s *Store) Load(id int) (VirtualServer, error) {
+	text, err := os.ReadFile(s.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return VirtualServer{}, fmt.Errorf("%w: vs%d", ErrNotFound, id)
+	}
+	if err != nil {
+		return VirtualServer{}, err
+	}
+	vs, err := decodeRecord(text)
+	if err == nil && vs.ID != id {
+		err = fmt.Errorf("it is the record of vs%d", vs.ID)
+	}
+	if err != nil {
+		return VirtualServer{}, &plumbing.Refusal{
+			Err:  fmt.Errorf("cannot use the record %s: %w", s.path(id), err),
+			Cure: "it is left as it is: mend it, or move it away and create the virtual server again",
+		}
+	}
+	return vs, nil
+}
+
+func decodeRecord(text []byte) (VirtualServer, error) {
+	var vs VirtualServer
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&vs); err != nil {
+		return vs, fmt.Errorf("at byte %d of %d: %w", dec.InputOffset(), len(text), err)
+	}
+	if dec.More() {
+		return vs, errors.New("something follows the record")
+	}
+	if problems := vs.Validate(); len(problems) > 0 {
+		return vs, problems[0].Err
+	}
+	return vs, nil
+}
+
+// List returns all virtual servers in the order of their numbers. Those that
+// cannot be read are left out and named in the error.
+func (s *Store) List() ([]VirtualServer, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot read the state directory: %w", err)
+	}
+	var list []VirtualServer
+	var errs []error
+	for _, e := range entries {
+		m := record.FindStringSubmatch(e.Name())
+		if m == nil {
+			continue
+		}
+		id, _ := strconv.Atoi(m[1])
+		vs, err := s.Load(id)
+		if errors.Is(err, ErrNotFound) { // destroyed since
+			continue
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		list = append(list, vs)
+	}
+	slices.SortFunc(list, func(a, b VirtualServer) int { return a.ID - b.ID })
+	return list, errors.Join(errs...)
+}
+
+var record = regexp.MustCompile(`^vs([1-9][0-9]{0,3})\.json$`)
+
+// Find resolves what people call a virtual server: 8, vs8 or its name.
+func (s *Store) Find(word string) (int, error) {
+	if id, err := strconv.Atoi(strings.TrimPrefix(word, "vs")); err == nil && ours.MatchString("vs"+strconv.Itoa(id)) {
+		if id < 1 || id > MaxID {
+			return 0, fmt.Errorf("%w: %s (ids are 1 to %d)", ErrNotFound, word, MaxID)
+		}
+		return id, nil
+	}
+	list, err := s.List()
+	for _, vs := range list {
+		if strings.EqualFold(vs.Name, word) {
+			return vs.ID, nil
+		}
+	}
+	return 0, errors.Join(fmt.Errorf("%w: %s", ErrNotFound, word), err)
+}
+
+// claim stores a virtual server unless another one has what it wants.
+func (s *Store) claim(ctx context.Context, vs VirtualServer, machineID string) error {
+	unlock, err := s.lock(ctx, whole)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	list, err := s.List()
+	if err != nil {
+		return err
+	}
+	for _, other := range list {
+		if other.ID == vs.ID {
+			continue
+		}
+		if what := vs.resolved(machineID).conflict(other.resolved(machineID)); what != "" {
+			return &plumbing.Refusal{
+				Err:  fmt.Errorf("%s already has %s", other, what),
+				Cure: fmt.Sprintf("choose another, or see it with: vsrun show %d", other.ID),
+			}
+		}
+	}
+	return s.save(vs)
+}
+
+func (s *Store) save(vs VirtualServer) error {
+	text, err := json.MarshalIndent(vs, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := writeSynced(s.fresh(vs.ID), append(text, '\n')); err != nil {
+		return fmt.Errorf("cannot store %s: %w", vs, err)
+	}
+	if err := os.Rename(s.fresh(vs.ID), s.path(vs.ID)); err != nil {
+		return fmt.Errorf("cannot store %s: %w", vs, err)
+	}
+	return s.sync()
+}
+
+func writeSynced(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// forget removes a virtual server's record. Absent already is success.
+func (s *Store) forget(id int) error {
+	for _, path := range []string{s.fresh(id), s.path(id)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return s.sync()
+}
+
+// sync makes the directory's entries survive a power cut.
+func (s *Store) sync() error {
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// whole is the lock for what concerns all virtual servers; the others are
+// numbered as they are. It is taken last.
+const whole = 0
+
+// lock serialises work on one virtual server among all processes: byte id of
+// one file is locked, so that no file is left for each. The kernel lets go of
+// it when the process ends.
+func (s *Store) lock(ctx context.Context, id int) (unlock func(), err error) {
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot make the state directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the lock: %w", err)
+	}
+	got := make(chan error, 1)
+	go func() {
+		l := unix.Flock_t{Type: unix.F_WRLCK, Start: int64(id), Len: 1}
+		got <- ignoringEINTR(func() error { return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLKW, &l) })
+	}()
+	select {
+	case err = <-got:
+	case <-ctx.Done():
+		go func() { <-got; f.Close() }()
+		return nil, fmt.Errorf("another vsrun is at work on vs%d: %w", id, context.Cause(ctx))
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("cannot lock vs%d: %w", id, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+func ignoringEINTR(fn func() error) error {
+	for {
+		if err := fn(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
