@@ -1,0 +1,88 @@
+# What a person types here. Everything works as root and as an ordinary user.
+
+GO ?= go
+FUZZTIME ?= 10s
+BENCHFLAGS ?=
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+PROGRAMS := vsrun ipmd vs-init
+BIN := $(CURDIR)/bin
+CACHE := $(CURDIR)/.cache
+TOOL := $(GO) tool -modfile=tools/go.mod
+
+# Tests run the programs that are in bin; see test/lab.
+export VSRUN_BIN := $(BIN)
+export CGO_ENABLED := 0
+
+.PHONY: help build test lint bench demo fuzz clean
+.PHONY: check-native check-as-user summary
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+build: ## the programs, into bin/
+	@$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' \
+		-o bin/ $(PROGRAMS:%=./cmd/%)
+	@echo "built $(PROGRAMS:%=bin/%), version $(VERSION)"
+
+test: lint build ## everything: lint, then all tests; as root once more as an ordinary user
+	@test/install
+	@rm -rf $(CACHE)/tests && mkdir -p $(CACHE)/tests
+	@status=0; lanes=native; \
+	if [ "$$(id -u)" = 0 ]; then lanes="native as-user"; fi; \
+	for lane in $$lanes; do $(MAKE) --no-print-directory check-$$lane || status=1; done; \
+	$(MAKE) --no-print-directory summary; exit $$status
+
+lint: ## gofmt, go vet, staticcheck
+	@echo "== lint: gofmt, go vet, staticcheck"
+	@bad=$$(find . -name '*.go' -not -path './.*/*' -exec gofmt -l {} +); \
+		[ -z "$$bad" ] || { echo "gofmt would change:" $$bad; exit 1; }
+	@$(GO) vet ./...
+	@$(TOOL) staticcheck ./...
+
+# As root nothing may be skipped that could be installed or granted; as an
+# ordinary user, only what needs a second user or a cgroup.
+ifeq ($(shell id -u),0)
+check-native: REQUIRE := all
+else
+check-native: REQUIRE := all,-root,-cgroup2
+endif
+check-native:
+	@echo "== tests as $$(id -un), in throw-away hosts"
+	@VSRUN_REQUIRE=$(REQUIRE) $(TOOL) gotestsum --format standard-quiet --format-hide-empty-pkg \
+		--jsonfile $(CACHE)/tests/native.json -- -count=1 ./...
+
+# The packages whose tests make namespaces; the others do not care who runs them.
+IN_HOSTS = $(GO) list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | \
+	sed -nE 's,^([^ ]*) .*/(test/lab|nsutil)[] ].*,\1,p'
+
+check-as-user:
+	@echo "== tests as nobody, in user namespaces"
+	@packages=$$($(IN_HOSTS)); \
+	VSRUN_REQUIRE=all,-root,-cgroup2 $(TOOL) gotestsum --format standard-quiet \
+		--jsonfile $(CACHE)/tests/as-user.json --raw-command -- test/as-user $$packages
+
+# Counts test functions and subtests. One that began and never ended, because its
+# process died, has failed.
+summary:
+	@count() { cat $(CACHE)/tests/*.json | grep '"Test":' | grep -c "\"Action\":\"$$1\"" || true; }; \
+	run=$$(count run) passed=$$(count pass) skipped=$$(count skip); \
+	echo "$$passed passed, $$((run - passed - skipped)) failed, $$skipped skipped"
+
+bench: build ## what creating, destroying and counting cost
+	@test/install base
+	@$(GO) test -run '^$$' -bench . $(BENCHFLAGS) ./plumbing ./test/bench
+
+demo: build ## two virtual servers on one port, seen from a client; KEEP=1 to stay in
+	@test/install
+	@test/demo.sh
+
+fuzz: ## each fuzz test for FUZZTIME (10s)
+	@grep -rnoE --include='*_test.go' 'func Fuzz[A-Za-z0-9_]+' . | sed 's/:.*func /\t/' | \
+	while read -r file name; do \
+		echo "== $$name for $(FUZZTIME)"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null || exit 1; \
+	done
+
+clean: ## remove what these make
+	rm -rf bin .cache

@@ -1,0 +1,10 @@
+// Package e2e_test runs the programs as people do, each test on a throw-away host of its own.
+package e2e_test
+
+import (
+	"testing"
+
+	"github.com/vsrun/vsrun/test/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }

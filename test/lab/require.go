@@ -1,0 +1,123 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// features are the things that Require knows beyond single commands: each is
+// nil, or says what is missing.
+var features = map[string]func() error{
+	"samba":   commands("smbd", "smbclient"),
+	"nginx":   commands("nginx"),
+	"cgroup2": cgroup2,
+}
+
+// Require skips the test unless the host has everything named: a feature
+// ("samba", "nginx", "cgroup2"), a kind of network device that the kernel can
+// make ("kind:ipvlan"), or else a command. The skip names what is missing.
+//
+// VSRUN_REQUIRE, a comma-separated list, makes a skip a failure: a name for
+// itself, "all" for everything that can be installed or granted, "kind:all" for
+// the kernel's devices; "-name" takes the name out of these.
+func Require(t testing.TB, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if err := missing(name); err != nil {
+			skip(t, name, fmt.Sprintf("MISSING %s: %v", name, err))
+		}
+	}
+}
+
+// NeedRoot skips the test where only one user exists, as in the user namespace
+// of an ordinary user. why completes "needs root, because …".
+func NeedRoot(t testing.TB, why string) {
+	t.Helper()
+	if SingleUser() {
+		skip(t, "root", "NEEDS ROOT, because "+why)
+	}
+}
+
+// SingleUser tells whether root is the only user that exists here: nothing can
+// be given to another user, and no program can become one.
+func SingleUser() bool {
+	ids, err := os.ReadFile("/proc/self/uid_map")
+	f := strings.Fields(string(ids))
+	return err == nil && len(f) == 3 && f[2] == "1"
+}
+
+func skip(t testing.TB, name, why string) {
+	t.Helper()
+	if mayNotSkip(name) {
+		t.Fatal(why + " (and VSRUN_REQUIRE forbids to skip it)")
+	}
+	t.Skip(why)
+}
+
+func mayNotSkip(name string) bool {
+	listed := strings.Split(os.Getenv("VSRUN_REQUIRE"), ",")
+	all := "all"
+	if strings.HasPrefix(name, "kind:") {
+		all = "kind:all"
+	}
+	if slices.Contains(listed, "-"+name) {
+		return false
+	}
+	return slices.Contains(listed, name) || slices.Contains(listed, all)
+}
+
+func missing(name string) error {
+	if check, ok := features[name]; ok {
+		return check()
+	}
+	if kind, ok := strings.CutPrefix(name, "kind:"); ok {
+		return linkKind(kind)
+	}
+	return commands(name)()
+}
+
+func commands(names ...string) func() error {
+	return func() error {
+		for _, name := range names {
+			if _, err := exec.LookPath(name); err != nil {
+				return fmt.Errorf("there is no command %s", name)
+			}
+		}
+		return nil
+	}
+}
+
+// linkKind asks the kernel for a device it cannot make (it lacks a parent or a
+// peer, mostly): only an unknown kind is refused as such.
+func linkKind(kind string) error {
+	const probe = "labprobe"
+	r := run("", "ip", "link", "add", probe, "type", kind)
+	if r.Code == 0 {
+		return deleteLink(probe)
+	}
+	if strings.Contains(r.Stderr, "Unknown device type") || strings.Contains(r.Stderr, "not supported") {
+		return fmt.Errorf("this kernel has no %s devices", kind)
+	}
+	return nil
+}
+
+func deleteLink(name string) error {
+	if r := run("", "ip", "link", "del", "dev", name); r.Code != 0 {
+		return fmt.Errorf("cannot delete %s: %s", name, r.Stderr)
+	}
+	return nil
+}
+
+func cgroup2() error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(cgroupRoot, &st); err != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
+		return fmt.Errorf("this host has no cgroup v2 tree at %s", cgroupRoot)
+	}
+	return nil
+}

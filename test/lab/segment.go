@@ -1,0 +1,139 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// nsDir holds the namespaces of switches and clients, where `ip netns` and the
+// programs under test do not look.
+const nsDir = labDir + "/net"
+
+// A Segment is an Ethernet segment: a switch that some ports of the host and
+// some clients are plugged into.
+type Segment struct {
+	h *Host
+	// path of the namespace in which the switch is a bridge; each of its own
+	// ports there has the name of what is plugged in.
+	path string
+}
+
+// Segment makes ports on the host, up and without addresses but the link-local
+// one, all plugged into one new switch.
+func (h *Host) Segment(ports ...string) *Segment {
+	h.t.Helper()
+	s := &Segment{h, filepath.Join(nsDir, "switch-"+strings.Join(ports, "-"))}
+	h.build(
+		func() error {
+			if err := s.make(); err != nil {
+				return err
+			}
+			for _, port := range ports {
+				if err := s.plug(port); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		func() error {
+			var errs []error
+			for _, port := range ports {
+				errs = append(errs, deleteLink(port))
+			}
+			return errors.Join(append(errs, dropNamespace(s.path))...)
+		})
+	return s
+}
+
+// make makes the switch: a bridge that forwards at once, everything that it
+// has not learned to everybody, and says nothing itself.
+func (s *Segment) make() error {
+	if err := newNamespace(s.path); err != nil {
+		return err
+	}
+	return batch(s.path,
+		"sysctl net.ipv6.conf.default.disable_ipv6=1",
+		"link add name switch type bridge forward_delay 0 mcast_snooping 0",
+		"link set dev switch up")
+}
+
+// plug makes a port on the host and plugs it in.
+func (s *Segment) plug(port string) error {
+	if err := batch("", "link add name "+port+" type veth peer name "+port+" netns "+s.path); err != nil {
+		return err
+	}
+	if err := batch(s.path, "link set dev "+port+" master switch up"); err != nil {
+		return err
+	}
+	// Its link-local address is there at once, not after a second.
+	if err := batch("", "sysctl net.ipv6.conf."+port+".accept_dad=0", "link set dev "+port+" up"); err != nil {
+		return err
+	}
+	return awaitLinkLocal(port)
+}
+
+// SetCarrier pulls the cable out of a port of the host, or puts it back.
+func (s *Segment) SetCarrier(t testing.TB, port string, on bool) {
+	t.Helper()
+	state := map[bool]string{true: "up", false: "down"}[on]
+	must(t, inside(s.path, "ip", "link", "set", "dev", port, state))
+}
+
+// awaitLinkLocal waits for the address that the kernel gives a port when it
+// has noticed the carrier. What follows finds the port settled.
+func awaitLinkLocal(port string) error {
+	if off, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + port + "/disable_ipv6"); err != nil || off[0] == '1' {
+		return nil
+	}
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if r := run("", "ip", "-6", "-o", "addr", "show", "dev", port, "scope", "link"); r.Stdout != "" {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s has had no link-local address for 3 seconds", port)
+}
+
+// batch runs lines of `ip -batch` in a namespace; a line that starts with
+// sysctl sets one instead, unless this kernel lacks it. Sysctls come first.
+func batch(ns string, lines ...string) error {
+	var sets, ips string
+	for _, l := range lines {
+		if set, ok := strings.CutPrefix(l, "sysctl "); ok {
+			name, value, _ := strings.Cut(set, "=")
+			path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
+			sets += fmt.Sprintf("test ! -e %s || echo %s > %s\n", path, value, path)
+		} else {
+			ips += l + "\n"
+		}
+	}
+	script := sets + "exec ip -batch - <<END\n" + ips + "END\n"
+	if r := run(script, enter(ns, []string{"sh", "-es"})...); r.Code != 0 {
+		return fmt.Errorf("%v\n%s", r, script)
+	}
+	return nil
+}
+
+// newNamespace makes a network namespace with loopback up, published at path.
+func newNamespace(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	if r := run("", "unshare", "--net="+path, "true"); r.Code != 0 {
+		return errors.New(r.String())
+	}
+	return batch(path, "link set lo up")
+}
+
+func dropNamespace(path string) error {
+	if r := run("", "umount", path); r.Code != 0 {
+		return errors.New(r.String())
+	}
+	return os.Remove(path)
+}
