@@ -43,18 +43,26 @@ const (
 // solicit asks for the holder of target without saying who asks: duplicate
 // address detection (RFC 4862, 5.4.2).
 func solicit(mac MAC, target netip.Addr) []byte {
-	t := target.As16()
-	group := netip.MustParseAddr("ff02::1:ff00:0").As16() // solicited-node (RFC 4291, 2.7.1)
-	copy(group[13:], t[13:])
-	body := append([]byte{neighbourSolicit, 0, 0, 0, 0, 0, 0, 0}, t[:]...)
-	return icmp6(mac, netip.IPv6Unspecified(), netip.AddrFrom16(group), body)
+	body := append([]byte{neighbourSolicit, 0, 0, 0, 0, 0, 0, 0}, target.AsSlice()...)
+	return icmp6(mac, netip.IPv6Unspecified(), solicitedNode(target), body)
+}
+
+// solicitedNode is the group of all who may hold addr (RFC 4291, 2.7.1).
+func solicitedNode(addr netip.Addr) netip.Addr {
+	a, group := addr.As16(), netip.MustParseAddr("ff02::1:ff00:0").As16()
+	copy(group[13:], a[13:])
+	return netip.AddrFrom16(group)
+}
+
+// groupMAC is where a multicast group's frames go (RFC 2464, 7).
+func groupMAC(group netip.Addr) MAC {
+	g := group.As16()
+	return MAC{0x33, 0x33, g[12], g[13], g[14], g[15]}
 }
 
 // icmp6 wraps an ICMPv6 message for a multicast group of the link.
 func icmp6(mac MAC, from, to netip.Addr, body []byte) []byte {
-	t := to.As16()
-	group := MAC{0x33, 0x33, t[12], t[13], t[14], t[15]}
-	b := ethernet(group, mac, unix.ETH_P_IPV6)
+	b := ethernet(groupMAC(to), mac, unix.ETH_P_IPV6)
 	b = append(b, 0x60, 0, 0, 0)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(body)))
 	b = append(b, unix.IPPROTO_ICMPV6, 255) // a hop limit of 255 proves it is from this link

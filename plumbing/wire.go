@@ -63,7 +63,7 @@ func (s probe) apply(ctx context.Context, h *Handle) error {
 			if len(addrs) == 0 {
 				continue
 			}
-			wire, err := h.openWire(a.dev, p.etherType)
+			wire, err := h.openWire(a.dev, p, addrs)
 			if err != nil {
 				return err
 			}
@@ -86,6 +86,9 @@ type protocol struct {
 	etherType uint16
 	is4       bool
 	request   func(MAC, netip.Addr) []byte
+	// group is whom another one's question about an address is sent to, which a
+	// link passes on to members only; nil for broadcasts.
+	group func(netip.Addr) MAC
 	// holder is who a received frame says holds, or also wants, an address.
 	holder func(frame []byte) (mac MAC, addrs [2]netip.Addr, ok bool)
 }
@@ -106,6 +109,7 @@ var arpProtocol = protocol{
 var ndpProtocol = protocol{
 	etherType: unix.ETH_P_IPV6,
 	request:   solicit,
+	group:     func(a netip.Addr) MAC { return groupMAC(solicitedNode(a)) },
 	holder: func(frame []byte) (MAC, [2]netip.Addr, bool) {
 		mac, target, ok := parseNeighbour(frame)
 		return mac, [2]netip.Addr{target}, ok
@@ -197,8 +201,8 @@ func (s announce) apply(_ context.Context, h *Handle) error {
 }
 
 // openWire opens a packet socket on a link inside: it sends whole frames, and
-// receives those of one Ethernet type.
-func (h *Handle) openWire(dev string, etherType uint16) (*os.File, error) {
+// receives those of a protocol that concern addrs.
+func (h *Handle) openWire(dev string, p protocol, addrs []netip.Addr) (*os.File, error) {
 	index, err := h.index(dev)
 	if err != nil {
 		return nil, err
@@ -211,10 +215,28 @@ func (h *Handle) openWire(dev string, etherType uint16) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open a packet socket: %w", err)
 	}
-	protocol := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, etherType))
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: index}); err != nil {
+	if err := p.listenOn(fd, index, addrs); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("cannot bind a packet socket to %s: %w", dev, err)
+		return nil, fmt.Errorf("cannot listen on %s: %w", dev, err)
 	}
 	return os.NewFile(uintptr(fd), "packet:"+dev), nil
+}
+
+func (p protocol) listenOn(fd, index int, addrs []netip.Addr) error {
+	etherType := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, p.etherType))
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: etherType, Ifindex: index}); err != nil {
+		return err
+	}
+	if p.group == nil {
+		return nil
+	}
+	for _, a := range addrs {
+		group := p.group(a)
+		member := unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_MULTICAST, Alen: uint16(len(group))}
+		copy(member.Address[:], group[:])
+		if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &member); err != nil {
+			return err
+		}
+	}
+	return nil
 }

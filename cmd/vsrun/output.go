@@ -66,12 +66,3 @@ func row(w io.Writer, cells ...any) {
 	}
 	fmt.Fprintln(w, strings.Join(words, "\t"))
 }
-
-// list joins what prints itself.
-func list[T fmt.Stringer](values []T) string {
-	words := make([]string, len(values))
-	for k, v := range values {
-		words[k] = v.String()
-	}
-	return strings.Join(words, ",")
-}
