@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	yaml "go.yaml.in/yaml/v4"
 )
@@ -148,25 +149,30 @@ func located(name string, err error) []error {
 
 const unknownField = "unknown field"
 
-// The library speaks of Go types; people have documents.
-var wordings = []struct {
+// wordings put the library's errors, which speak of Go types, into the words of
+// those who have documents. They are compiled for the first error only.
+var wordings = sync.OnceValue(func() []wording {
+	return []wording{
+		{regexp.MustCompile(`^field (\S+) not found in type .*`), unknownField + " $1"},
+		{regexp.MustCompile("^cannot construct !!\\w+ `(.*)` into u?int\\w*"), "$1 is not a whole number"},
+		{regexp.MustCompile("^cannot construct !!\\w+ `(.*)` into bool"), "$1 is neither true nor false"},
+		{regexp.MustCompile("^cannot construct !!(seq|map) into string"), "one word is expected here, not a list or fields"},
+		{regexp.MustCompile(`^cannot construct !!seq into runtime\.VirtualServer`), "a virtual server's fields are expected here, not a list"},
+		{regexp.MustCompile("^cannot construct !!(str|int|bool|null|float)( `.*`)? into runtime\\.VirtualServer"), "a virtual server's fields are expected here"},
+		{regexp.MustCompile("^cannot construct !!\\w+( `.*`)? into \\[\\].*"), "a list is expected here"},
+		{regexp.MustCompile(`^netip\.ParsePrefix\("(.*?)"\): no '/'`), "$1 is not an address with prefix length, such as 192.0.2.8/24"},
+		{regexp.MustCompile(`^netip\.ParsePrefix\("(.*?)"\): .*`), "$1 is not an address with prefix length, such as 192.0.2.8/24"},
+		{regexp.MustCompile(`^ParseAddr\("(.*?)"\): .*`), "$1 is not an IP address"},
+	}
+})
+
+type wording struct {
 	pattern *regexp.Regexp
 	words   string
-}{
-	{regexp.MustCompile(`^field (\S+) not found in type .*`), unknownField + " $1"},
-	{regexp.MustCompile("^cannot construct !!\\w+ `(.*)` into u?int\\w*"), "$1 is not a whole number"},
-	{regexp.MustCompile("^cannot construct !!\\w+ `(.*)` into bool"), "$1 is neither true nor false"},
-	{regexp.MustCompile("^cannot construct !!(seq|map) into string"), "one word is expected here, not a list or fields"},
-	{regexp.MustCompile(`^cannot construct !!seq into runtime\.VirtualServer`), "a virtual server's fields are expected here, not a list"},
-	{regexp.MustCompile("^cannot construct !!(str|int|bool|null|float)( `.*`)? into runtime\\.VirtualServer"), "a virtual server's fields are expected here"},
-	{regexp.MustCompile("^cannot construct !!\\w+( `.*`)? into \\[\\].*"), "a list is expected here"},
-	{regexp.MustCompile(`^netip\.ParsePrefix\("(.*?)"\): no '/'`), "$1 is not an address with prefix length, such as 192.0.2.8/24"},
-	{regexp.MustCompile(`^netip\.ParsePrefix\("(.*?)"\): .*`), "$1 is not an address with prefix length, such as 192.0.2.8/24"},
-	{regexp.MustCompile(`^ParseAddr\("(.*?)"\): .*`), "$1 is not an IP address"},
 }
 
 func plainWords(s string) string {
-	for _, w := range wordings {
+	for _, w := range wordings() {
 		if w.pattern.MatchString(s) {
 			return w.pattern.ReplaceAllString(s, w.words)
 		}

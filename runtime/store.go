@@ -108,8 +108,9 @@ var record = regexp.MustCompile(`^vs([1-9][0-9]{0,3})\.json$`)
 
 // Find resolves what people call a virtual server: 8, vs8 or its name.
 func (s *Store) Find(word string) (int, error) {
-	if id, err := strconv.Atoi(strings.TrimPrefix(word, "vs")); err == nil && ours.MatchString("vs"+strconv.Itoa(id)) {
-		if id < 1 || id > MaxID {
+	if isNumber(word) {
+		id, err := strconv.Atoi(strings.TrimPrefix(strings.ToLower(word), "vs"))
+		if err != nil || id < 1 || id > MaxID {
 			return 0, fmt.Errorf("%w: %s (ids are 1 to %d)", ErrNotFound, word, MaxID)
 		}
 		return id, nil

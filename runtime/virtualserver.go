@@ -3,7 +3,6 @@ package runtime
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -69,19 +68,43 @@ func (vs VirtualServer) Validate() []Problem {
 		}
 	}
 	for k, s := range vs.DNS.Search {
-		if !domain.MatchString(s) {
+		if !isDomain(s) {
 			list = append(list, Problem{Path: fmt.Sprintf("dns.search[%d]", k), Err: fmt.Errorf("%q is not a domain", s)})
 		}
 	}
 	return list
 }
 
-var (
-	label  = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
-	domain = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9.])?$`)
-	number = regexp.MustCompile(`^[0-9]+$`)
-	ours   = regexp.MustCompile(`^vs[0-9]+$`)
-)
+// isLabel reports whether s is one label of a host name (RFC 1123, 2.1), of 1 to
+// 63 letters, digits and hyphens inside.
+func isLabel(s string) bool {
+	if len(s) < 1 || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
+	})
+}
+
+// isDomain reports whether s can be searched in. Names in the DNS may have
+// underscores where host names have none.
+func isDomain(s string) bool {
+	if len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
+		if !isLabel(strings.ReplaceAll(label, "_", "a")) {
+			return false
+		}
+	}
+	return true
+}
+
+// isNumber reports whether s looks like a virtual server's number: 8 or vs8.
+func isNumber(s string) bool {
+	s = strings.TrimPrefix(strings.ToLower(s), "vs")
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
 
 // checkName: a name stands for the virtual server wherever its number does, so
 // it cannot look like another's.
@@ -89,9 +112,9 @@ func (vs VirtualServer) checkName() error {
 	switch {
 	case vs.Name == "" || vs.Name == vs.Namespace():
 		return nil
-	case !label.MatchString(vs.Name):
+	case !isLabel(vs.Name):
 		return fmt.Errorf("name %q is not a host name: letters, digits and hyphens, at most 63", vs.Name)
-	case number.MatchString(vs.Name), ours.MatchString(strings.ToLower(vs.Name)):
+	case isNumber(vs.Name):
 		return fmt.Errorf("name %q looks like another virtual server's number", vs.Name)
 	}
 	return nil

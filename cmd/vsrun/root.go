@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -172,7 +173,16 @@ func (a *app) say(err error) {
 
 func oneLine(err error) string {
 	text := didYouMean.ReplaceAllString(strings.TrimSpace(err.Error()), "; did you mean $1?")
-	return strings.ReplaceAll(text, "\n", "; ")
+	return strings.Map(printable, strings.ReplaceAll(text, "\n", "; "))
+}
+
+// printable replaces what a terminal would obey: errors repeat words that
+// somebody gave.
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return unicode.ReplacementChar
 }
 
 // didYouMean is what cobra adds to an unknown command, a line each.

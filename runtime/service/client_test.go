@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -127,7 +128,7 @@ func starterRole() error {
 	if err != nil {
 		return err
 	}
-	_, answerW, err := os.Pipe()
+	answerR, answerW, err := os.Pipe()
 	if err != nil {
 		return err
 	}
@@ -135,11 +136,10 @@ func starterRole() error {
 	if err != nil {
 		return err
 	}
+	defer answerR.Close()
+	answerW.Close()
 	text, _ := json.Marshal(b)
 	configW.Write(text[:len(text)*n/100])
-	if n == 100 {
-		configW.Close()
-	}
 	fmt.Println(p.Pid)
 	select {}
 }
@@ -166,8 +166,8 @@ func starter(t *testing.T, v *virtual, send string) (*exec.Cmd, *bufio.Reader) {
 	return cmd, bufio.NewReader(out)
 }
 
-// A starter that dies before it has sent everything leaves no init, one that
-// has leaves an init that Dial finds.
+// A starter that dies before it has sent everything, or before it is told that
+// the init listens, leaves no init.
 func TestStarterDies(t *testing.T) {
 	for _, send := range []string{"0", "1", "50", "99", "100"} {
 		v := plan(t)
@@ -182,24 +182,10 @@ func TestStarterDies(t *testing.T) {
 		}
 		cmd.Process.Kill()
 		cmd.Wait()
-		if send != "100" {
-			eventually(t, "no init after "+send+" per cent", func() bool { return !exists(pid) })
-			continue
+		eventually(t, "no init after "+send+" per cent", func() bool { return !exists(pid) })
+		if _, err := os.Lstat(v.socket); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("after %s per cent there is a socket: %v", send, err)
 		}
-		eventually(t, "the init is found", func() bool {
-			c, err := Dial(t.Context(), v.socket)
-			if err != nil {
-				return false
-			}
-			defer c.Close()
-			if c.Pid() != pid {
-				t.Errorf("found process %d, want %d", c.Pid(), pid)
-			}
-			if err := c.Kill(t.Context()); err != nil {
-				t.Error(err)
-			}
-			return true
-		})
 	}
 }
 
@@ -211,7 +197,7 @@ func TestStarterDiesAnywhere(t *testing.T) {
 		v := plan(t)
 		cmd, out := starter(t, v, "")
 		out.ReadString('\n')
-		<-time.After(time.Duration(rand.IntN(3000)) * time.Microsecond)
+		<-time.After(time.Duration(rand.IntN(16000)) * time.Microsecond)
 		cmd.Process.Kill()
 		cmd.Wait()
 		title := "vs-init vs" + strconv.Itoa(v.cfg.ID) + " "

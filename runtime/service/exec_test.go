@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,13 +153,14 @@ func TestExecSignals(t *testing.T) {
 	}
 }
 
-func TestExecTerminal(t *testing.T) {
-	v := up(t)
+// terminal makes a pair of terminal ends.
+func terminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Skipf("SKIP: there are no terminals here: %v", err)
 	}
-	defer master.Close()
+	t.Cleanup(func() { master.Close() })
 	fd := int(master.Fd())
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
 		t.Fatal(err)
@@ -167,12 +169,18 @@ func TestExecTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slave, err := os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
+	slave, err = os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer slave.Close()
-	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 33, Col: 77}); err != nil {
+	t.Cleanup(func() { slave.Close() })
+	return master, slave
+}
+
+func TestExecTerminal(t *testing.T) {
+	v := up(t)
+	master, slave := terminal(t)
+	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 33, Col: 77}); err != nil {
 		t.Fatal(err)
 	}
 	code, err := v.Exec(t.Context(), []string{"sh", "-c", "test -t 0 && test -t 1 && stty size"}, nil, slave, slave, slave)
@@ -183,6 +191,51 @@ func TestExecTerminal(t *testing.T) {
 	k, err := master.Read(buf)
 	if got := strings.TrimSpace(string(buf[:k])); got != "33 77" {
 		t.Errorf("its terminal is of size %q, %v", got, err)
+	}
+}
+
+// execRole runs a command in the foreground of a terminal.
+func execRole() error {
+	c, err := Dial(context.Background(), os.Getenv("SOCKET"))
+	if err != nil {
+		return err
+	}
+	script := "trap 'echo int' INT; echo ready; sleep 0.4; sleep 0.2; exit 4"
+	code, err := c.Exec(context.Background(), []string{"sh", "-c", script}, nil, os.Stdin, os.Stdout, os.Stderr)
+	fmt.Println("code", code, err)
+	return err
+}
+
+// Control-C reaches a command in the foreground once, and not who waits for it.
+func TestExecInterrupt(t *testing.T) {
+	v := up(t)
+	master, slave := terminal(t)
+	cmd := again("exec")
+	cmd.Env = append(cmd.Env, "SOCKET="+v.socket)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	buf := make([]byte, 100)
+	for !strings.Contains(out.String(), "code ") {
+		n, err := master.Read(buf)
+		if err != nil {
+			t.Fatalf("%v after %q", err, out.String())
+		}
+		if before := out.Len(); before == 0 && n > 0 {
+			if _, err := master.WriteString("\x03"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out.Write(buf[:n])
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if got := strings.Fields(strings.ReplaceAll(out.String(), "^C", "")); strings.Join(got, " ") != "ready int code 4 <nil>" {
+		t.Errorf("%q", got)
 	}
 }
 

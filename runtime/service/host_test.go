@@ -25,6 +25,7 @@ const roleVar = "VSRUN_TEST_ROLE"
 
 var roles = map[string]func() error{
 	"ask":     askRole,
+	"exec":    execRole,
 	"starter": starterRole,
 	"nested":  nestedRole,
 }
@@ -262,13 +263,14 @@ func eventually(t *testing.T, what string, holds func() bool) {
 
 func exists(pid int) bool { return unix.Kill(pid, 0) == nil }
 
-// processes are the host's processes whose command line contains text.
+// processes are the host's processes whose command line, with a space after each
+// argument, begins with text.
 func processes(text string) []int {
 	var pids []int
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
 		line, _ := os.ReadFile(file)
-		if strings.Contains(string(bytes.ReplaceAll(line, []byte{0}, []byte(" "))), text) {
+		if bytes.HasPrefix(bytes.ReplaceAll(line, []byte{0}, []byte(" ")), []byte(text)) {
 			var pid int
 			fmt.Sscanf(file, "/proc/%d/", &pid)
 			pids = append(pids, pid)

@@ -57,9 +57,12 @@ func runInit() error {
 		io.WriteString(answer, err.Error())
 		return err
 	}
-	// From listen on, Dial finds this init, whether or not its starter lives to
-	// read the answer.
-	io.WriteString(answer, ready)
+	// A starter that died meanwhile may be followed by one that has looked for
+	// an init, found none that listened, and goes by that.
+	if _, err := io.WriteString(answer, ready); err != nil {
+		os.Remove(b.Socket)
+		return fmt.Errorf("the starter ended before this init was ready: %w", err)
+	}
 	answer.Close()
 	log.Printf("ready for virtual server %d", b.Config.ID)
 	s.run()

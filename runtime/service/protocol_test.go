@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -91,14 +92,14 @@ func FuzzServe(f *testing.F) {
 			t.Fatal(err)
 		}
 		us, them := os.NewFile(uintptr(fds[0]), "us"), os.NewFile(uintptr(fds[1]), "them")
+		var all sync.WaitGroup
 		defer us.Close()
-		go func() {
+		defer all.Wait()
+		all.Go(func() {
 			us.Write(input)
 			unix.Shutdown(fds[0], unix.SHUT_WR)
-		}()
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
+		})
+		all.Go(func() {
 			serve(them, func(r request) *call {
 				if err := r.check(); err != nil {
 					t.Errorf("%+v was handed on: %v", r, err)
@@ -107,12 +108,11 @@ func FuzzServe(f *testing.F) {
 				c.answer <- response{}
 				return c
 			})
-		}()
+		})
 		answers, err := io.ReadAll(us)
 		if err != nil {
 			t.Fatal(err)
 		}
-		<-done
 		want := bytes.Count(input, []byte("\n"))
 		if len(input) > 0 && input[len(input)-1] != '\n' {
 			want++

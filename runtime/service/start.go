@@ -19,10 +19,10 @@ import (
 // already is an error.
 //
 // Start may be interrupted at any instant, by SIGKILL too. Until the whole
-// configuration is in the pipe an init that has been made reads the pipe's end,
-// and exits. From then on it makes itself ready without its starter, and Dial
-// finds it as soon as it listens; a second Start in between is refused by
-// whichever init comes later, under the lock of the socket's directory.
+// configuration is in its pipe, an init that has been made reads the pipe's end
+// and exits; until it has told that it listens, it finds nobody to tell and
+// exits. From then on Dial finds it. Of two that start at once the later one is
+// refused, under the lock of the socket's directory.
 func Start(ctx context.Context, ns *nsutil.Namespace, program, socket string, cfg Config) (*Client, error) {
 	if err := errors.Join(joined(cfg.Validate()), checkSocketPath(socket)); err != nil {
 		return nil, err
