@@ -140,7 +140,7 @@ func (ns *Namespace) Publish(path string) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
@@ -174,6 +174,12 @@ func shareDir(dir string) error {
 	if errors.Is(err, unix.EINVAL) { // not a mount point yet
 		if err := unix.Mount(dir, dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 			return fmt.Errorf("cannot make %s a mount point: %w", dir, err)
+		}
+		// Where the file system below is shared, as systemd has it, the mount is
+		// in that one's peer group, and each name published would be mounted on
+		// both: a group of its own.
+		if err := unix.Mount("", dir, "none", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("cannot part %s from the mount below: %w", dir, err)
 		}
 		err = unix.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "")
 	}
@@ -228,16 +234,24 @@ func Join(pidfd, kinds int, fn func() error) error {
 	return <-done
 }
 
-// explain adds what a person needs to know about the two errors that namespaces
-// are refused with.
+// A refusal is an error with its cure.
+type refusal struct {
+	error
+	cure string
+}
+
+func (r *refusal) Unwrap() error { return r.error }
+func (r *refusal) Hint() string  { return r.cure }
+
+// explain adds the cure to the errors that namespaces are refused with.
 func explain(what string, err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("cannot %s: %w (CAP_SYS_ADMIN is needed)", what, err)
+		return &refusal{fmt.Errorf("cannot %s: %w", what, err), "it takes CAP_SYS_ADMIN: run it as root, outside of a restricted container"}
 	case errors.Is(err, unix.ENOSPC):
-		return fmt.Errorf("cannot %s: the limit in /proc/sys/user/max_net_namespaces is reached", what)
+		return &refusal{fmt.Errorf("cannot %s: there are as many as the limit allows", what), "raise the limit: sysctl user.max_net_namespaces"}
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("cannot %s: this kernel has none (CONFIG_NET_NS)", what)
+		return &refusal{fmt.Errorf("cannot %s: this kernel has none", what), "use a kernel with CONFIG_NET_NS"}
 	}
 	return fmt.Errorf("cannot %s: %w", what, err)
 }

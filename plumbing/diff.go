@@ -1,6 +1,7 @@
 package plumbing
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -31,8 +32,8 @@ func Diff(place Place, want Network, have State) (Plan, error) {
 	d.stale()
 	d.links()
 	d.addresses()
-	d.staleAddresses()
 	d.setRoutes()
+	d.staleAddresses()
 	if have.Namespace == Absent {
 		d.add(publish{})
 	}
@@ -64,20 +65,44 @@ func (p Plan) WithoutProbe() Plan {
 	return slices.DeleteFunc(slices.Clone(p), func(s Step) bool { _, ok := s.(probe); return ok })
 }
 
+// checkPort refuses what a port cannot carry, as far as something must be made
+// or changed on it.
 func checkPort(i Interface, have State) error {
 	port, ok := have.Ports[i.Port]
+	link, there := have.Link(i.Name)
+	needed := !there || !link.fits(i, port)
 	switch {
+	case !needed:
 	case !ok:
 		return refuse("ports here: "+strings.Join(have.HostLinks, ", "), "no port %s on this host", i.Port)
 	case port.Loopback:
-		return refuse("", "port %s is the loopback: nothing can sit on it", i.Port)
+		return refuse("use a device that leads to a network", "port %s is the loopback: nothing can sit on it", i.Port)
+	case port.Kind == string(Macvlan):
+		return refuse("use the device below it: ip link show "+quote(i.Port), "port %s is a macvlan itself", i.Port)
 	case port.Master != "":
 		return refuse("use --port "+port.Master, "%s is a member of %s %s", i.Port, port.MasterKind, port.Master)
 	case !port.Up:
 		return refuse(fmt.Sprintf("bring it up: ip link set %s up", quote(i.Port)), "port %s is down", i.Port)
-	case i.MTU > port.MTU:
+	}
+	mtu := cmp.Or(i.MTU, port.MTU, link.MTU)
+	switch {
+	case ok && mtu > port.MTU && mtu != link.MTU:
 		return refuse(fmt.Sprintf("raise the port's: ip link set %s mtu %d", quote(i.Port), i.MTU),
 			"mtu %d of %s is above %d, the mtu of port %s", i.MTU, i.Name, port.MTU, i.Port)
+	case mtu < minIPv6MTU && i.hasIPv6():
+		return refuse(fmt.Sprintf("raise the port's: ip link set %s mtu %d", quote(i.Port), minIPv6MTU),
+			"mtu %d of port %s is too small for IPv6", mtu, i.Port)
+	}
+	return checkHostAddresses(i, port)
+}
+
+// checkHostAddresses refuses what no probe can find: a port's own addresses. A
+// macvlan's frames do not reach its host.
+func checkHostAddresses(i Interface, port Port) error {
+	for _, p := range i.Addresses {
+		if slices.Contains(port.Addresses, p.Addr()) {
+			return refuse("choose another, or take it from the host first", "address %s is this host's own, on %s", p.Addr(), port.Name)
+		}
 	}
 	return nil
 }
@@ -132,7 +157,7 @@ func (d *differ) namespace() {
 		d.add(markLink{"lo", mark, lo.Alias})
 	}
 	if !lo.Up {
-		d.add(upLink{"lo"})
+		d.add(upLink{dev: "lo"})
 	}
 }
 
@@ -159,6 +184,10 @@ func (d *differ) stale() {
 				d.add(delAddress{a})
 			}
 		}
+		if l.Up {
+			d.add(downLink{l.Name, upLink{l.Name, d.portName(l.Parent), l.MAC}})
+		}
+		d.add(markLink{l.Name, "", l.Alias})
 		d.add(delLink{dev: l.Name, port: d.portName(l.Parent), portIndex: l.Parent, mac: l.MAC, mtu: l.MTU})
 	}
 }
@@ -173,19 +202,17 @@ func (d *differ) portName(index int) string {
 }
 
 // fits reports whether the link is what the interface asks for, but for its
-// MTU, which can be set while it is in use.
+// MTU, which can be set while it is in use. A port that is not there under its
+// name has been renamed: the link would be gone with it.
 func (l Link) fits(i Interface, p Port) bool {
-	return l.Kind == Macvlan && l.Mode == "bridge" && l.Parent == p.Index && l.MAC == i.MAC
+	return l.Kind == Macvlan && l.Mode == "bridge" && l.MAC == i.MAC && (l.Parent == p.Index || p.Index == 0)
 }
 
 func (d *differ) links() {
 	for _, i := range d.want.Interfaces {
 		port := d.have.Ports[i.Port]
-		mtu := i.MTU
-		if mtu == 0 {
-			mtu = port.MTU
-		}
 		link, there := d.have.Link(i.Name)
+		mtu := cmp.Or(i.MTU, port.MTU, link.MTU)
 		if !there || d.remade[i.Name] {
 			d.add(addLink{i.Name, i.Port, port.Index, i.MAC, mtu})
 			link = Link{MTU: mtu}
@@ -197,7 +224,7 @@ func (d *differ) links() {
 			d.add(markLink{i.Name, mark, link.Alias})
 		}
 		if !link.Up {
-			d.add(upLink{i.Name})
+			d.add(upLink{i.Name, i.Port, i.MAC})
 		}
 	}
 }
@@ -212,6 +239,7 @@ func (d *differ) addresses() {
 			if d.holds(i.Name, p) {
 				continue
 			}
+			d.clear(i.Name, p)
 			adds = append(adds, addAddress{Address{Dev: i.Name, Prefix: p}})
 			fresh.addrs = append(fresh.addrs, p.Addr())
 		}
@@ -223,7 +251,7 @@ func (d *differ) addresses() {
 	if len(adds) == 0 {
 		return
 	}
-	d.add(probe{d.fresh})
+	d.add(probe{d.fresh, d.ownMACs()})
 	d.plan = append(d.plan, adds...)
 }
 
@@ -233,12 +261,36 @@ func (d *differ) holds(dev string, p netip.Prefix) bool {
 	})
 }
 
+// ownMACs are those that may answer a probe: an address can move from one of our
+// interfaces to another.
+func (d *differ) ownMACs() []MAC {
+	var own []MAC
+	for _, l := range d.have.Links {
+		own = append(own, l.MAC)
+	}
+	for _, i := range d.want.Interfaces {
+		own = append(own, i.MAC)
+	}
+	return own
+}
+
+// clear makes room for an address that is there with another prefix length:
+// IPv6 has an address on a link once.
+func (d *differ) clear(dev string, p netip.Prefix) {
+	for _, a := range d.have.Addresses {
+		if a.Dev == dev && a.Prefix.Addr() == p.Addr() && p.Addr().Is6() && !d.remade[dev] {
+			d.add(delAddress{a})
+		}
+	}
+}
+
 // staleAddresses deletes what an interface of ours has beside what is wanted:
 // the mark on an interface covers its permanent addresses.
 func (d *differ) staleAddresses() {
 	for _, a := range slices.Backward(d.have.Addresses) {
 		i, ours := d.want.Interface(a.Dev)
-		if ours && !d.remade[a.Dev] && !slices.Contains(i.Addresses, a.Prefix) {
+		again := a.Prefix.Addr().Is6() && slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr() == a.Prefix.Addr() })
+		if ours && !again && !d.remade[a.Dev] && !slices.Contains(i.Addresses, a.Prefix) {
 			d.add(delAddress{a})
 		}
 	}

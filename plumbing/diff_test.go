@@ -70,7 +70,7 @@ func present(change func(*State)) State {
 const (
 	sysctl4 = "net.ipv4.ip_forward=0 net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.all.rp_filter=2 " +
 		"net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.default.accept_redirects=0 net.ipv4.conf.all.accept_source_route=0 net.ipv4.conf.all.promote_secondaries=1 net.ipv4.conf.all.arp_notify=1"
-	sysctl6 = " net.ipv6.conf.all.ndisc_notify=1 net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.autoconf=0 net.ipv6.conf.default.accept_redirects=0 net.ipv6.conf.all.keep_addr_on_down=1"
+	sysctl6 = " net.ipv6.conf.all.ndisc_notify=1 net.ipv6.conf.all.forwarding=0 net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.autoconf=0 net.ipv6.conf.default.accept_redirects=0 net.ipv6.conf.all.keep_addr_on_down=1"
 	sysctlO = " net.ipv6.conf.all.optimistic_dad=1 net.ipv6.conf.all.use_optimistic=1"
 )
 
@@ -185,13 +185,33 @@ ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
 		}),
 		plan: `ip -n vs8 route delete 198.51.100.0/24 via 192.0.2.7 dev eth0 proto 118
 ip -n vs8 address delete 192.0.2.8/24 dev eth0
-ip -n vs8 link delete eth0
+ip -n vs8 link set dev eth0 down
+ip -n vs8 link set dev eth0 alias ''
+ip -n vs8 link delete dev eth0
 ip link add link eth1 name eth0 address 02:07:00:00:00:00 mtu 1500 netns vs8 type macvlan mode bridge
 ip -n vs8 link set dev eth0 alias vsrun:vs8/eth0
 ip -n vs8 link set dev eth0 up
 # asked of the segment first: is anybody at 192.0.2.8 on eth0?
 ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
 ` + announced("eth0", MAC{2, 7}),
+	}, {
+		name: "an IPv6 address with another prefix length has to go first",
+		want: eth0(func(i *Interface) { i.Addresses = prefixes("192.0.2.8/24", "2001:db8::8/48") }),
+		have: present(func(s *State) {
+			s.Addresses = append(s.Addresses, Address{Dev: "eth0", Prefix: netip.MustParsePrefix("2001:db8::8/64")})
+		}),
+		plan: `ip -n vs8 address delete 2001:db8::8/64 dev eth0
+# asked of the segment first: is anybody at 2001:db8::8 on eth0?
+ip -n vs8 address add 2001:db8::8/48 dev eth0 nodad
+` + announced("eth0", mac8),
+	}, {
+		name: "a port that is down, gone or has another name does not matter to what is there",
+		want: eth0(nil),
+		have: present(func(s *State) { s.Ports = nil }),
+	}, {
+		name: "nor does it while down",
+		want: eth0(nil),
+		have: present(port(func(p *Port) { p.Up = false })),
 	}, {
 		name: "what is not ours stays",
 		want: eth0(nil),
@@ -245,8 +265,11 @@ func TestDiffRefuses(t *testing.T) {
 		{"no such port", eth0(nil), func(s *State) { s.Ports, s.HostLinks = nil, []string{"eth2", "eth3"} }, "no port eth1 on this host", "ports here: eth2, eth3"},
 		{"port down", eth0(nil), port(func(p *Port) { p.Up = false }), "port eth1 is down", "bring it up: ip link set eth1 up"},
 		{"bond member", eth0(nil), port(func(p *Port) { p.Master, p.MasterKind = "bond0", "bond" }), "eth1 is a member of bond bond0", "use --port bond0"},
-		{"loopback", eth0(nil), port(func(p *Port) { p.Loopback = true }), "port eth1 is the loopback: nothing can sit on it", ""},
+		{"loopback", eth0(nil), port(func(p *Port) { p.Loopback = true }), "port eth1 is the loopback: nothing can sit on it", "use a device that leads to a network"},
 		{"mtu above the port's", eth0(func(i *Interface) { i.MTU = 9000 }), nil, "mtu 9000 of eth0 is above 1500, the mtu of port eth1", "raise the port's: ip link set eth1 mtu 9000"},
+		{"macvlan as port", eth0(nil), port(func(p *Port) { p.Kind = "macvlan" }), "port eth1 is a macvlan itself", "use the device below it: ip link show eth1"},
+		{"the host's own address", eth0(nil), port(func(p *Port) { p.Addresses = addrs("192.0.2.8") }), "address 192.0.2.8 is this host's own, on eth1", "choose another, or take it from the host first"},
+		{"a small port", eth0(func(i *Interface) { i.Addresses = prefixes("2001:db8::8/64") }), port(func(p *Port) { p.MTU = 1000 }), "mtu 1000 of port eth1 is too small for IPv6", "raise the port's: ip link set eth1 mtu 1280"},
 		{"no IPv6", eth0(func(i *Interface) { i.Addresses = prefixes("2001:db8::8/64") }), func(s *State) { s.Features = Features{} }, "this kernel has no IPv6", "boot without ipv6.disable=1, or leave the IPv6 addresses out"},
 		{"foreign namespace", eth0(nil), func(s *State) { s.Namespace = Foreign }, "/run/netns/vs8 is a network namespace of somebody else's", "choose another id, or remove it: ip netns delete vs8"},
 		{"foreign device", eth0(nil), func(s *State) {
@@ -281,8 +304,8 @@ func TestRemoval(t *testing.T) {
 		s.Links = append(s.Links, Link{Name: "lan", Kind: Macvlan, Alias: "vsrun:vs8/lan"}, Link{Name: "veth7", Kind: "veth"})
 	})
 	want := `ip netns exec vs8 ss -K >/dev/null
-ip -n vs8 link delete lan
-ip -n vs8 link delete eth0
+ip -n vs8 link delete dev lan
+ip -n vs8 link delete dev eth0
 ip netns delete vs8
 `
 	if d := cmp.Diff(want, Removal(have).Script(vs8)); d != "" {

@@ -131,6 +131,14 @@ func linkGet(name string) message {
 	return m
 }
 
+// portMACs asks for the unicast addresses that a port receives beside its own:
+// those of its macvlans (dev_uc_list, as `bridge fdb show` has them).
+func portMACs(port int) message {
+	m := ifinfomsg(unix.RTM_GETNEIGH, unix.NLM_F_DUMP, port, 0, 0)
+	m.body[0] = unix.AF_BRIDGE
+	return m
+}
+
 // address is a request about an address (struct ifaddrmsg). IPv4 addresses get
 // their prefix's broadcast address; see addAddress for IPv6's flag.
 func address(kind, flags uint16, index int, p netip.Prefix) message {

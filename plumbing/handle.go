@@ -1,6 +1,7 @@
 package plumbing
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -105,6 +106,38 @@ func (h *Handle) index(dev string) (int, error) {
 	return index, nil
 }
 
+// AwaitRelease waits until the network's MACs are off their ports, or a while:
+// the kernel may still be destroying a namespace that held them.
+func (h *Handle) AwaitRelease(ctx context.Context, n Network) error {
+	have := State{Ports: map[string]Port{}}
+	if err := have.observeHost(n); err != nil {
+		return err
+	}
+	return patiently(ctx, func() (again bool, err error) {
+		for _, i := range n.Interfaces {
+			err := h.host.get(portMACs(have.Ports[i.Port].Index), func(b []byte) {
+				again = again || holdsMAC(b, i.MAC)
+			})
+			if err != nil {
+				return false, err
+			}
+		}
+		return again, nil
+	})
+}
+
+// holdsMAC reports whether an entry of a port's list (struct ndmsg and
+// attributes) is mac.
+func holdsMAC(entry []byte, mac MAC) (found bool) {
+	if len(entry) < unix.SizeofNdMsg {
+		return false
+	}
+	eachAttr(entry[unix.SizeofNdMsg:], func(typ uint16, value []byte) {
+		found = found || typ == unix.NDA_LLADDR && string(value) == string(mac[:])
+	})
+	return found
+}
+
 // destroySockets resets every TCP connection in the namespace.
 func (h *Handle) destroySockets() error {
 	var s *netlinkSocket
@@ -134,8 +167,9 @@ func (h *Handle) destroySockets() error {
 			return err
 		}
 		for _, err := range errs {
-			// Gone by itself, or a kernel that cannot (CONFIG_INET_DIAG_DESTROY).
-			if unlessGone(err) != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			// Gone by itself, a kernel that cannot (CONFIG_INET_DIAG_DESTROY), or a
+			// listener of MPTCP, which has no peer to tell.
+			if unlessGone(err) != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) {
 				return err
 			}
 		}

@@ -65,7 +65,15 @@ func (s *State) observeHost(want Network) error {
 		if err != nil {
 			return err
 		}
-		port := decodePort(link.Attrs())
+		port := decodePort(link)
+		addrs, err := host.AddrList(link, netlink.FAMILY_ALL)
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			addr, _ := netip.AddrFromSlice(a.IP)
+			port.Addresses = append(port.Addresses, addr.Unmap())
+		}
 		if port.Name != i.Port { // the kernel found it by an alternative name
 			port.Name = i.Port
 		}
@@ -81,9 +89,11 @@ func (s *State) observeHost(want Network) error {
 	return nil
 }
 
-func decodePort(a *netlink.LinkAttrs) Port {
+func decodePort(l netlink.Link) Port {
+	a := l.Attrs()
 	return Port{
 		Name:     a.Name,
+		Kind:     l.Type(),
 		Index:    a.Index,
 		MTU:      a.MTU,
 		Up:       a.RawFlags&unix.IFF_UP != 0,
@@ -179,6 +189,9 @@ func (s *State) observeRoutes(inside netlinksafe.Handle, names map[int]string) e
 			return err
 		}
 		for _, r := range routes {
+			if r.Type != unix.RTN_UNICAST || names[r.LinkIndex] == "" { // none that we make
+				continue
+			}
 			s.Routes = append(s.Routes, decodeRoute(r, family, names))
 		}
 	}

@@ -97,11 +97,21 @@ func (n Network) connected(addr netip.Addr) (Interface, bool) {
 	return Interface{}, false
 }
 
-// allRoutes is every route to be made: the static ones with their device
-// filled in, and a default route for each gateway. Where several gateways of a
-// family meet, the first interface is preferred: later ones get metrics 100
-// apart, since two routes with one destination and metric are refused.
+// allRoutes is every route to be made: a default route for each gateway, and the
+// static ones with their device filled in.
 func (n Network) allRoutes() []Route {
+	routes := n.gatewayRoutes()
+	for _, r := range n.Routes {
+		r.Dev = n.Leaves(r)
+		routes = append(routes, r.canonical())
+	}
+	return routes
+}
+
+// gatewayRoutes are the gateways' default routes. Where several of a family meet,
+// the first interface is preferred: later ones get metrics 100 apart, since two
+// routes with one destination and metric are refused.
+func (n Network) gatewayRoutes() []Route {
 	var routes []Route
 	defaults := map[bool]int{}
 	for _, i := range n.Interfaces {
@@ -117,10 +127,6 @@ func (n Network) allRoutes() []Route {
 			}
 			routes = append(routes, Route{To: to, Via: gw, Dev: i.Name, Metric: metric})
 		}
-	}
-	for _, r := range n.Routes {
-		r.Dev = n.Leaves(r)
-		routes = append(routes, r.canonical())
 	}
 	return routes
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -59,6 +60,11 @@ func (p Plan) Force(ctx context.Context, h *Handle) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Changes is the plan without what only looks or tells.
+func (p Plan) Changes() Plan {
+	return slices.DeleteFunc(p.WithoutProbe(), func(s Step) bool { _, ok := s.(announce); return ok })
 }
 
 // Script is the plan as lines for a root shell.
@@ -124,7 +130,10 @@ func (p Plan) reversed() Plan {
 	return back
 }
 
-// cannot names the step that failed, and keeps the cure when there is one.
+// cannot names the step that failed, and its cure where the step knows one.
 func cannot(s Step, h *Handle, err error) error {
+	if e, ok := s.(interface{ explain(error) error }); ok {
+		err = e.explain(err)
+	}
 	return fmt.Errorf("cannot %s in %s: %w", s, h.place.Name, err)
 }

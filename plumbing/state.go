@@ -38,8 +38,10 @@ type Port struct {
 	MTU        int
 	Up         bool
 	Loopback   bool
-	Master     string // the device it is a member of, if any
-	MasterKind string // bond, bridge, …
+	Kind       string       // "" for a NIC
+	Addresses  []netip.Addr // the host's own
+	Master     string       // the device it is a member of, if any
+	MasterKind string       // bond, bridge, …
 }
 
 // A Link is a device inside the namespace.

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/nsutil"
 )
 
 // in is iproute2's prefix for work inside the namespace. Elsewhere than in
@@ -85,10 +87,22 @@ type publish struct{}
 
 func (publish) String() string                           { return "publish the namespace" }
 func (publish) Command(Place) string                     { return "" }
-func (publish) undo() Step                               { return unpublish{} }
+func (publish) undo() Step                               { return withdraw{} }
 func (publish) apply(_ context.Context, h *Handle) error { return h.ns.Publish(h.place.Path()) }
 
-// unpublish takes the name away.
+// withdraw takes the name away and keeps the namespace open, for what else is to
+// be undone in it.
+type withdraw struct{}
+
+func (withdraw) String() string         { return "withdraw the namespace" }
+func (withdraw) Command(p Place) string { return unpublish{}.Command(p) }
+func (withdraw) undo() Step             { return nil }
+
+func (withdraw) apply(_ context.Context, h *Handle) error {
+	return nsutil.Unpublish(h.place.Path())
+}
+
+// unpublish takes the name away and lets go of the namespace.
 type unpublish struct{}
 
 func (unpublish) String() string { return "remove the namespace" }
@@ -107,7 +121,13 @@ func (unpublish) apply(_ context.Context, h *Handle) error { return h.unpublish(
 // namespace costs more than a write.
 type setSysctls struct{ set, was []sysctl }
 
-func (s setSysctls) String() string { return "set " + s.words() }
+func (s setSysctls) String() string {
+	if len(s.set) > 3 {
+		return fmt.Sprintf("set %d kernel parameters", len(s.set))
+	}
+	return "set " + s.words()
+}
+
 func (s setSysctls) undo() Step {
 	if len(s.was) == 0 {
 		return nil
@@ -183,12 +203,13 @@ func (s delAddress) Command(p Place) string {
 	return fmt.Sprintf("%s address delete %s dev %s", p.in("ip"), s.Prefix, quote(s.Dev))
 }
 
-func (s delAddress) message(h *Handle) (message, error) {
+func (s delAddress) apply(_ context.Context, h *Handle) error {
 	index, err := h.index(s.Dev)
-	return address(unix.RTM_DELADDR, 0, index, s.Prefix), err
+	if err == nil {
+		err = h.inside.one(address(unix.RTM_DELADDR, 0, index, s.Prefix))
+	}
+	return unlessGone(err)
 }
-
-func (s delAddress) apply(_ context.Context, h *Handle) error { return unlessGone(send(s, h)) }
 
 // setRoute adds a route, or puts it in the place of one with the same
 // destination, table and metric.
@@ -215,6 +236,7 @@ func (s setRoute) undo() Step {
 func (s setRoute) Command(p Place) string { return s.Route.command(p, s.verb()) }
 
 func (r Route) command(p Place, verb string) string {
+	r.Dev = quote(r.Dev)
 	words := r.String()
 	if r.To.Bits() == 0 && r.To.Addr().Is6() {
 		words = "::/0" + strings.TrimPrefix(words, "default")
@@ -233,6 +255,13 @@ func (s setRoute) message(h *Handle) (message, error) {
 
 func (s setRoute) apply(_ context.Context, h *Handle) error { return send(s, h) }
 
+func (s setRoute) explain(err error) error {
+	if errors.Is(err, unix.EEXIST) {
+		return refuse("give it another metric", "another route has its destination and metric")
+	}
+	return err
+}
+
 // delRoute takes a route away.
 type delRoute struct{ Route }
 
@@ -240,12 +269,14 @@ func (s delRoute) String() string         { return "delete route " + s.Route.Str
 func (s delRoute) undo() Step             { return setRoute{Route: s.Route} }
 func (s delRoute) Command(p Place) string { return s.Route.command(p, "delete") }
 
-func (s delRoute) message(h *Handle) (message, error) {
+// apply may find that it went with an address that was deleted before.
+func (s delRoute) apply(_ context.Context, h *Handle) error {
 	index, err := h.index(s.Dev)
-	return route(unix.RTM_DELROUTE, 0, index, s.Route), err
+	if err == nil {
+		err = h.inside.one(route(unix.RTM_DELROUTE, 0, index, s.Route))
+	}
+	return unlessGone(err)
 }
-
-func (s delRoute) apply(_ context.Context, h *Handle) error { return unlessGone(send(s, h)) }
 
 // routeKey is what the kernel tells routes apart by.
 type routeKey struct {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +37,7 @@ func (s addLink) apply(_ context.Context, h *Handle) error {
 	if errors.Is(err, unix.EEXIST) {
 		err = s.applyRenamed(h)
 	}
-	return s.explain(err)
+	return err
 }
 
 // applyRenamed is for kernels that look for the new name in the namespace of
@@ -64,10 +65,8 @@ func (s addLink) explain(err error) error {
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return refuse("load it with `modprobe macvlan`, or use a kernel with CONFIG_MACVLAN", "this kernel has no macvlan")
-	case errors.Is(err, unix.EADDRINUSE):
-		return refuse("choose another with --mac", "MAC %s is in use on port %s", s.mac, s.port)
-	case errors.Is(err, unix.EBUSY):
-		return refuse("see `ip -d link show "+s.port+"`", "port %s is taken by another user of it", s.port)
+	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EINVAL):
+		return refuse("see who uses it: ip -d link show", "port %s takes no macvlan beside what it has", s.port)
 	}
 	return err
 }
@@ -77,7 +76,7 @@ type delLink addLink
 
 func (s delLink) String() string         { return "delete interface " + s.dev }
 func (s delLink) undo() Step             { return addLink(s) }
-func (s delLink) Command(p Place) string { return p.in("ip") + " link delete " + quote(s.dev) }
+func (s delLink) Command(p Place) string { return p.in("ip") + " link delete dev " + quote(s.dev) }
 
 func (s delLink) apply(_ context.Context, h *Handle) error {
 	index, err := h.index(s.dev)
@@ -129,25 +128,66 @@ func (s setMTU) message(h *Handle) (message, error) {
 
 func (s setMTU) apply(_ context.Context, h *Handle) error { return send(s, h) }
 
-// upLink brings a link up.
-type upLink struct{ dev string }
-
-func (s upLink) String() string         { return "bring up " + s.dev }
-func (s upLink) undo() Step             { return downLink(s) }
-func (s upLink) Command(p Place) string { return p.in("ip") + " link set dev " + quote(s.dev) + " up" }
-
-func (s upLink) message(h *Handle) (message, error) {
-	index, err := h.index(s.dev)
-	return linkUp(index), err
+// upLink brings a link up. The zero MAC is for a loopback.
+type upLink struct {
+	dev  string
+	port string
+	mac  MAC
 }
 
-func (s upLink) apply(_ context.Context, h *Handle) error { return send(s, h) }
+func (s upLink) String() string         { return "bring up " + s.dev }
+func (s upLink) undo() Step             { return downLink{s.dev, s} }
+func (s upLink) Command(p Place) string { return p.in("ip") + " link set dev " + quote(s.dev) + " up" }
+
+// apply waits for a MAC that is in use: its holder may be a namespace that was
+// dropped a moment ago, after a crash, and whose links the kernel has not yet
+// destroyed. It tells nobody when it has, so it is asked.
+func (s upLink) apply(ctx context.Context, h *Handle) error {
+	index, err := h.index(s.dev)
+	if err != nil {
+		return err
+	}
+	err = patiently(ctx, func() (again bool, err error) {
+		err = h.inside.one(linkUp(index))
+		return errors.Is(err, unix.EADDRINUSE), err
+	})
+	if errors.Is(err, unix.EADDRINUSE) {
+		return refuse("choose another with --mac", "MAC %s is in use on port %s", s.mac, s.port)
+	}
+	return err
+}
+
+// patience is how long a dying namespace may hold a MAC: 0.4 s was seen at the
+// death of a thousand.
+const patience = 2 * time.Second
+
+// patiently calls try until it need not be called again, or patience ends.
+func patiently(ctx context.Context, try func() (again bool, err error)) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		again, err := try()
+		if !again {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
 
 // downLink takes it down; it is upLink's undoing.
-type downLink struct{ dev string }
+type downLink struct {
+	dev string
+	was upLink
+}
 
 func (s downLink) String() string { return "take down " + s.dev }
-func (s downLink) undo() Step     { return upLink(s) }
+func (s downLink) undo() Step     { return s.was }
 func (s downLink) Command(p Place) string {
 	return p.in("ip") + " link set dev " + quote(s.dev) + " down"
 }

@@ -34,6 +34,10 @@ var serverSysctls = []sysctl{
 	// itself after a link's or a bond's change.
 	{"net.ipv4.conf.all.arp_notify", "1"},
 	{"net.ipv6.conf.all.ndisc_notify", "1"},
+	{"net.ipv6.conf.all.forwarding", "0"},
+	// What an administrator may have switched off for the host.
+	{"net.ipv6.conf.all.disable_ipv6", "0"},
+	{"net.ipv6.conf.default.disable_ipv6", "0"},
 	// Addresses and routes are the document's, not a router's.
 	{"net.ipv6.conf.default.accept_ra", "0"},
 	{"net.ipv6.conf.default.autoconf", "0"},

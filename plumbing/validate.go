@@ -69,12 +69,20 @@ func (n Network) Validate() []Problem {
 		names[i.Name], macs[i.MAC] = true, true
 	}
 	seen := map[routeKey]bool{}
+	for _, r := range n.gatewayRoutes() {
+		seen[r.key()] = true
+	}
+	for _, i := range n.Interfaces {
+		for _, a := range i.Addresses {
+			seen[Route{To: a.Masked()}.key()] = a.Addr().Is4() // the kernel's own
+		}
+	}
 	for k, r := range n.Routes {
 		at := p.item("routes", k)
 		r.validate(at, n)
 		key := r.canonical().key()
 		if seen[key] {
-			at.add("route to %s is there twice", prefixName(r.To))
+			at.add("route to %s is there already: a gateway's, an interface's or another one with its metric", prefixName(r.To))
 		}
 		seen[key] = true
 	}
@@ -94,8 +102,8 @@ func (i Interface) validate(p problems) {
 	if i.MTU != 0 && (i.MTU < 68 || i.MTU > 65535) {
 		p.in("mtu").add("mtu %d is out of range: 68 to 65535 bytes", i.MTU)
 	}
-	if i.MTU != 0 && i.MTU < 1280 && i.hasIPv6() {
-		p.in("mtu").add("mtu %d is too small for IPv6: at least 1280 bytes", i.MTU)
+	if i.MTU != 0 && i.MTU < minIPv6MTU && i.hasIPv6() {
+		p.in("mtu").add("mtu %d is too small for IPv6: at least %d bytes", i.MTU, minIPv6MTU)
 	}
 	for k, a := range i.Addresses {
 		p.item("addresses", k).check(checkAddress(a))
@@ -110,6 +118,9 @@ func (i Interface) validate(p problems) {
 		families[gw.Is4()] = true
 	}
 }
+
+// minIPv6MTU is what every link with IPv6 carries (RFC 8200, 5).
+const minIPv6MTU = 1280
 
 func (i Interface) hasIPv6() bool {
 	for _, a := range i.Addresses {
@@ -135,9 +146,12 @@ func CheckIfname(name string) error {
 
 func checkDevice(name string) error {
 	if len(name) > 15 {
-		return fmt.Errorf("name %q is %d bytes long: the kernel's limit is 15", name, len(name))
+		return refuse("choose a shorter one", "name %q is %d bytes long: the kernel's limit is 15", name, len(name))
 	}
-	odd := func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) || !unicode.IsPrint(r) }
+	// A % is the kernel's pattern for a free number (dev_alloc_name).
+	odd := func(r rune) bool {
+		return r == '/' || r == ':' || r == '%' || r == unicode.ReplacementChar || unicode.IsSpace(r) || !unicode.IsPrint(r)
+	}
 	if name == "." || name == ".." || strings.HasPrefix(name, "-") || strings.ContainsFunc(name, odd) {
 		return fmt.Errorf("%q cannot be a device's name", name)
 	}
@@ -153,6 +167,8 @@ func checkAddress(p netip.Prefix) error {
 		return fmt.Errorf("address %s is IPv4 written as IPv6", p)
 	case a.Zone() != "", a.IsUnspecified(), a.IsMulticast(), a.IsLoopback(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return fmt.Errorf("address %s cannot be an interface's", p)
+	case a.Is6() && a.IsLinkLocalUnicast():
+		return fmt.Errorf("address %s is link-local: the kernel gives each interface its own", p)
 	case p.Bits() == 0:
 		return fmt.Errorf("address %s has prefix length 0", p)
 	case a.Is4() && p.Bits() < 31 && a == p.Masked().Addr():
@@ -189,7 +205,8 @@ func (i Interface) checkGateway(gw netip.Addr) error {
 	if gw.IsLinkLocalUnicast() && gw.Is6() {
 		return nil
 	}
-	return fmt.Errorf("gateway %s is outside every prefix of %s", gw, i.Name)
+	return refuse("a gateway is a neighbour: give the interface an address with a prefix that holds it",
+		"gateway %s is outside every prefix of %s", gw, i.Name)
 }
 
 func checkNexthop(a netip.Addr) error {
@@ -245,8 +262,8 @@ func (r Route) validateVia(p problems, n Network) {
 	}
 }
 
-func inRange(what string, v, low, high int) error {
-	if v < low || v > high {
+func inRange(what string, v int, low, high int64) error {
+	if int64(v) < low || int64(v) > high {
 		return fmt.Errorf("%s %d is out of range: %d to %d", what, v, low, high)
 	}
 	return nil

@@ -46,7 +46,10 @@ const (
 )
 
 // probe asks the segment whether somebody holds the addresses.
-type probe struct{ list []announcement }
+type probe struct {
+	list []announcement
+	own  []MAC // whose answers do not count
+}
 
 func (s probe) String() string { return "use " + words(s.list) }
 func (s probe) undo() Step     { return nil }
@@ -68,7 +71,7 @@ func (s probe) apply(ctx context.Context, h *Handle) error {
 				return err
 			}
 			defer wire.Close()
-			questions = append(questions, question{p, wire, a.mac, addrs})
+			questions = append(questions, question{p, wire, a.mac, addrs, s.own})
 		}
 	}
 	g, asking := errgroup.WithContext(ctx)
@@ -132,6 +135,7 @@ type question struct {
 	wire  *os.File
 	mac   MAC
 	addrs []netip.Addr
+	own   []MAC
 }
 
 func (q question) ask(ctx context.Context) error {
@@ -163,7 +167,7 @@ func (q question) listen(ctx context.Context) error {
 			return fmt.Errorf("cannot hear the segment: %w", err)
 		}
 		from, addrs, ok := q.holder(frame[:n])
-		if !ok || from == q.mac {
+		if !ok || slices.Contains(q.own, from) {
 			continue
 		}
 		for _, a := range addrs {

@@ -62,15 +62,19 @@ type DocumentError struct{ list []error }
 func (e *DocumentError) Error() string   { return errors.Join(e.list...).Error() }
 func (e *DocumentError) Unwrap() []error { return e.list }
 
+// Hint is where documents are explained.
+func (e *DocumentError) Hint() string { return "an example of all fields: vsrun create --help" }
+
 func empty(n yaml.Node) bool {
 	return n.IsZero() || n.Kind == yaml.DocumentNode && (len(n.Content) == 0 || n.Content[0].Tag == "!!null")
 }
 
 func decode(name string, node *yaml.Node) (VirtualServer, []error) {
 	var vs VirtualServer
-	errs := located(name, node.Load(&vs, yaml.WithKnownFields()))
+	unread := located(name, node.Load(&vs, yaml.WithKnownFields()))
+	errs := slices.Clone(unread)
 	for _, p := range vs.Validate() {
-		if at := find(node, p.Path); !spoiled(node, p.Path, errs) {
+		if at := find(node, p.Path); !spoiled(node, p.Path, unread) {
 			errs = append(errs, &atLine{name, at.Line, at.Column, p.Err})
 		}
 	}

@@ -1,16 +1,18 @@
 package runtime
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/plumbing"
 )
 
@@ -69,22 +71,34 @@ func (r *Runtime) Create(ctx context.Context, vs VirtualServer) error {
 		return err
 	}
 	defer unlock()
-	old, err := r.Store.Load(vs.ID)
+	exists, err := r.existing(vs)
 	switch {
-	case err == nil && !same(old, vs):
-		return &plumbing.Refusal{
-			Err:  fmt.Errorf("%s exists, and is different", old),
-			Cure: fmt.Sprintf("see it with: vsrun show %d; change it with vsrun apply, or destroy it first", vs.ID),
-		}
-	case err != nil && !errors.Is(err, ErrNotFound):
+	case err != nil:
 		return err
-	case err == nil:
+	case exists:
 		return r.reconcile(ctx, vs)
 	}
 	return r.replace(ctx, nil, vs)
 }
 
-func same(a, b VirtualServer) bool { return reflect.DeepEqual(a, b) }
+// existing reports whether vs is there already; one that is different is an
+// error.
+func (r *Runtime) existing(vs VirtualServer) (bool, error) {
+	old, err := r.Store.Load(vs.ID)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false, nil
+	case err != nil || same(old, vs):
+		return true, err
+	}
+	return true, &plumbing.Refusal{
+		Err:  fmt.Errorf("%s exists, and is different", old),
+		Cure: fmt.Sprintf("see it with: vsrun show %d; change it with vsrun apply, or destroy it first", vs.ID),
+	}
+}
+
+// same compares what is stored: a default that is written out is the default.
+func same(a, b VirtualServer) bool { return bytes.Equal(a.record(), b.record()) }
 
 // Update changes a virtual server, and the kernel with it. After an error all
 // is as it was before.
@@ -104,14 +118,27 @@ func (r *Runtime) Update(ctx context.Context, id int, change func(*VirtualServer
 		return vs, err
 	}
 	if problems := vs.Validate(); len(problems) > 0 {
-		return vs, problems[0].Err
+		return vs, &InvalidError{problems}
 	}
 	return vs, r.replace(ctx, &old, vs)
+}
+
+// An InvalidError is a change that would make a virtual server impossible.
+type InvalidError struct{ Problems []Problem }
+
+func (e *InvalidError) Error() string { return errors.Join(e.Unwrap()...).Error() }
+func (e *InvalidError) Unwrap() []error {
+	var errs []error
+	for _, p := range e.Problems {
+		errs = append(errs, p.Err)
+	}
+	return errs
 }
 
 // replace stores what should be, makes it so, and goes back to old (nil:
 // nothing) when it cannot.
 func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualServer) error {
+	_, kept := os.Lstat(r.keepDir(vs.ID))
 	if err := r.Store.claim(ctx, vs, r.MachineID); err != nil {
 		return err
 	}
@@ -119,10 +146,16 @@ func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualSer
 	switch {
 	case err == nil || old != nil && same(*old, vs):
 		return err
-	case old == nil:
+	case old == nil && errors.Is(kept, fs.ErrNotExist):
 		return errors.Join(err, r.remove(vs.ID))
+	case old == nil: // data of one whose record is lost
+		return errors.Join(err, r.Store.forget(vs.ID))
 	}
-	return errors.Join(err, r.Store.save(*old), r.reconcile(context.WithoutCancel(ctx), *old))
+	back := errors.Join(r.Store.save(*old), r.reconcile(context.WithoutCancel(ctx), *old))
+	if back != nil && back.Error() != err.Error() {
+		err = errors.Join(err, fmt.Errorf("cannot go back to what was: %w", back))
+	}
+	return err
 }
 
 // Enable puts virtual servers on the network, or mends what has drifted.
@@ -157,6 +190,9 @@ func (r *Runtime) Destroy(ctx context.Context, id int, timeout time.Duration) (k
 		return nil, err
 	}
 	defer unlock()
+	if _, err := r.Store.Load(id); err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
 	killed, err = r.stop(ctx, id, timeout)
 	if err != nil {
 		return killed, err
@@ -214,7 +250,11 @@ func (r *Runtime) plumb(ctx context.Context, h *plumbing.Handle, vs VirtualServe
 			return err
 		}
 	}
-	return nil
+	plan, err := r.plan(h, vs)
+	if err == nil && len(plan) > 0 {
+		err = fmt.Errorf("cannot %s in %s: it does not stay", plan[0], vs.Namespace())
+	}
+	return err
 }
 
 func (r *Runtime) plan(h *plumbing.Handle, vs VirtualServer) (plumbing.Plan, error) {
@@ -230,8 +270,12 @@ func (r *Runtime) plan(h *plumbing.Handle, vs VirtualServer) (plumbing.Plan, err
 	return plan, err
 }
 
-// Plan is what would be done to make the kernel match vs, without doing it.
+// Plan is what would be done to make the kernel match vs, without doing it. It
+// refuses what claiming the addresses would.
 func (r *Runtime) Plan(vs VirtualServer) (plumbing.Plan, error) {
+	if err := r.Store.free(vs, r.MachineID); err != nil {
+		return nil, err
+	}
 	h, err := plumbing.Open(r.place(vs.ID))
 	if err != nil {
 		return nil, err
@@ -244,30 +288,55 @@ func (r *Runtime) Plan(vs VirtualServer) (plumbing.Plan, error) {
 	return r.plan(h, vs)
 }
 
+// PlanCreate is Plan for one that is to be created.
+func (r *Runtime) PlanCreate(vs VirtualServer) (plumbing.Plan, error) {
+	if _, err := r.existing(vs); err != nil {
+		return nil, err
+	}
+	return r.Plan(vs)
+}
+
 // Script is the plan as lines for a root shell.
 func (r *Runtime) Script(vs VirtualServer, plan plumbing.Plan) string {
 	return plan.Script(r.place(vs.ID))
 }
 
-// stop ends the services, then takes the network down.
+// stop ends the services, then takes the network down, whatever becomes of the
+// services.
 func (r *Runtime) stop(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
 	killed, err = r.stopServices(ctx, id, timeout)
-	if err != nil {
+	if err != nil && ctx.Err() != nil { // the caller's wish
 		return killed, err
 	}
+	return killed, errors.Join(err, r.unplumb(context.WithoutCancel(ctx), id))
+}
+
+func (r *Runtime) unplumb(ctx context.Context, id int) error {
 	h, err := plumbing.Open(r.place(id))
 	if err != nil {
-		return killed, err
+		return err
 	}
 	defer h.Close()
 	have, err := h.Observe(plumbing.Network{})
 	if err != nil {
-		return killed, err
+		return err
 	}
-	if have.Namespace == plumbing.Foreign {
-		return killed, fmt.Errorf("%s is a network namespace of somebody else's: it is left alone", r.place(id).Path())
+	switch have.Namespace {
+	case plumbing.Foreign:
+		return fmt.Errorf("%s is a network namespace of somebody else's: it is left alone", r.place(id).Path())
+	case plumbing.Ours:
+		return plumbing.Removal(have).Force(ctx, h)
 	}
-	return killed, plumbing.Removal(have).Force(context.WithoutCancel(ctx), h)
+	// After a crash an empty file can be left, and the kernel may still be at
+	// work on a namespace that nobody holds any more.
+	if err := nsutil.Unpublish(r.place(id).Path()); err != nil {
+		return err
+	}
+	vs, err := r.Store.Load(id)
+	if err != nil { // none, or none that says what was there
+		return nil
+	}
+	return h.AwaitRelease(ctx, r.network(vs))
 }
 
 // takeDown is stop for those who do not report what had to be killed.

@@ -129,7 +129,7 @@ func (s *Status) lookAtNetwork(place plumbing.Place, vs VirtualServer, want plum
 	} else {
 		plan, err = plumbing.Diff(place, want, have)
 	}
-	for _, step := range plan.WithoutProbe() {
+	for _, step := range plan.Changes() {
 		s.Drift = append(s.Drift, step.String())
 	}
 	if err != nil { // what keeps it from being mended

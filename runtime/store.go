@@ -64,7 +64,7 @@ func decodeRecord(text []byte) (VirtualServer, error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&vs); err != nil {
-		return vs, fmt.Errorf("at byte %d of %d: %w", dec.InputOffset(), len(text), err)
+		return vs, fmt.Errorf("it is no whole record: %w", err)
 	}
 	if dec.More() {
 		return vs, errors.New("something follows the record")
@@ -108,6 +108,9 @@ var record = regexp.MustCompile(`^vs([1-9][0-9]{0,3})\.json$`)
 
 // Find resolves what people call a virtual server: 8, vs8 or its name.
 func (s *Store) Find(word string) (int, error) {
+	if word == "" { // a script's variable that is not set
+		return 0, fmt.Errorf("%w: the ID is empty", ErrNotFound)
+	}
 	if isNumber(word) {
 		id, err := strconv.Atoi(strings.TrimPrefix(strings.ToLower(word), "vs"))
 		if err != nil || id < 1 || id > MaxID {
@@ -117,7 +120,7 @@ func (s *Store) Find(word string) (int, error) {
 	}
 	list, err := s.List()
 	for _, vs := range list {
-		if strings.EqualFold(vs.Name, word) {
+		if strings.EqualFold(vs.Title(), word) {
 			return vs.ID, nil
 		}
 	}
@@ -131,6 +134,14 @@ func (s *Store) claim(ctx context.Context, vs VirtualServer, machineID string) e
 		return err
 	}
 	defer unlock()
+	if err := s.free(vs, machineID); err != nil {
+		return err
+	}
+	return s.save(vs)
+}
+
+// free reports whose it is when another virtual server has what vs wants.
+func (s *Store) free(vs VirtualServer, machineID string) error {
 	list, err := s.List()
 	if err != nil {
 		return err
@@ -146,25 +157,41 @@ func (s *Store) claim(ctx context.Context, vs VirtualServer, machineID string) e
 			}
 		}
 	}
-	return s.save(vs)
+	return nil
+}
+
+// record is a virtual server as it is stored, with defaults left out.
+func (vs VirtualServer) record() []byte {
+	vs.Interfaces = slices.Clone(vs.Interfaces)
+	for k := range vs.Interfaces {
+		if i := &vs.Interfaces[k]; i.Kind == plumbing.Macvlan {
+			i.Kind = ""
+		}
+	}
+	if vs.Name == vs.Namespace() {
+		vs.Name = ""
+	}
+	text, err := json.MarshalIndent(vs, "", "  ")
+	if err != nil {
+		panic(err) // all of its types can be marshalled
+	}
+	return append(text, '\n')
 }
 
 func (s *Store) save(vs VirtualServer) error {
-	text, err := json.MarshalIndent(vs, "", "  ")
+	err := writeSynced(s.fresh(vs.ID), vs.record())
+	if err == nil {
+		err = os.Rename(s.fresh(vs.ID), s.path(vs.ID))
+	}
 	if err != nil {
-		return err
-	}
-	if err := writeSynced(s.fresh(vs.ID), append(text, '\n')); err != nil {
-		return fmt.Errorf("cannot store %s: %w", vs, err)
-	}
-	if err := os.Rename(s.fresh(vs.ID), s.path(vs.ID)); err != nil {
+		os.Remove(s.fresh(vs.ID))
 		return fmt.Errorf("cannot store %s: %w", vs, err)
 	}
 	return s.sync()
 }
 
 func writeSynced(path string, text []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -203,7 +230,7 @@ func (s *Store) lock(ctx context.Context, id int) (unlock func(), err error) {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the state directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the lock: %w", err)
 	}

@@ -60,7 +60,8 @@ func (vs VirtualServer) Validate() []Problem {
 	}
 	list = append(list, vs.Network.Validate()...)
 	for _, p := range service.Validate(vs.Services) {
-		list = append(list, Problem(p))
+		field := p.Path[strings.LastIndexByte(p.Path, '.')+1:]
+		list = append(list, Problem{Path: p.Path, Err: fmt.Errorf("%s %w", field, p.Err)})
 	}
 	for k, a := range vs.DNS.Servers {
 		if !a.IsValid() || a.IsUnspecified() {

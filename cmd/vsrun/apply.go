@@ -50,7 +50,7 @@ func (a *app) apply(c *cobra.Command, r *runtime.Runtime, list []runtime.Virtual
 	var errs []error
 	for _, vs := range list {
 		if dryRun {
-			errs = append(errs, a.dryRun(r, vs))
+			errs = append(errs, a.dryRun(r, vs, r.Plan))
 			continue
 		}
 		did, err := r.Apply(c.Context(), vs)
@@ -60,10 +60,10 @@ func (a *app) apply(c *cobra.Command, r *runtime.Runtime, list []runtime.Virtual
 		}
 		a.did("%s %s", vs, did)
 	}
-	if prune {
-		errs = append(errs, a.prune(c, r, list, dryRun))
+	if err := errors.Join(errs...); err != nil || !prune {
+		return err // what could not be applied may be why something else is kept
 	}
-	return errors.Join(errs...)
+	return a.prune(c, r, list, dryRun)
 }
 
 func (a *app) prune(c *cobra.Command, r *runtime.Runtime, keep []runtime.VirtualServer, dryRun bool) error {
@@ -78,7 +78,7 @@ func (a *app) prune(c *cobra.Command, r *runtime.Runtime, keep []runtime.Virtual
 		}
 		if dryRun {
 			vs.Disabled = true
-			errs = append(errs, a.dryRun(r, vs))
+			errs = append(errs, a.dryRun(r, vs, r.Plan))
 			continue
 		}
 		if _, err := r.Destroy(c.Context(), vs.ID, runtime.StopTimeout); err != nil {

@@ -62,7 +62,7 @@ func (a *app) detachCommand() *cobra.Command {
 
 func detach(vs *runtime.VirtualServer, ifname string) error {
 	before := len(vs.Interfaces)
-	through := vs.Network
+	through := plumbing.Network{Interfaces: slices.Clone(vs.Interfaces)}
 	vs.Interfaces = slices.DeleteFunc(vs.Interfaces, func(i plumbing.Interface) bool { return i.Name == ifname })
 	if len(vs.Interfaces) == before {
 		return fmt.Errorf("%s has no interface %s", vs, ifname)
@@ -95,5 +95,5 @@ func (a *app) update(c *cobra.Command, word string, change func(*runtime.Virtual
 	if err := valid(vs); err != nil {
 		return vs, err
 	}
-	return vs, a.dryRun(r, vs)
+	return vs, a.dryRun(r, vs, r.Plan)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime"
 )
 
@@ -20,7 +21,29 @@ func (a *app) createCommand() *cobra.Command {
 		Use:   "create ID",
 		Short: "Create a virtual server and enable it",
 		Long: `Create a virtual server and enable it: all of it, or nothing. Without interface
-flags and without -f it has loopback alone, ready for vsrun attach.`,
+flags and without -f it has loopback alone, ready for vsrun attach.
+
+A document (-f) is YAML or JSON:
+
+  id: 8
+  name: finance
+  disabled: false
+  interfaces:
+    - name: eth0               # inside
+      port: eth1               # on the host
+      kind: macvlan
+      mac: 02:00:5e:10:00:08   # derived when left out
+      mtu: 1500                # the port's when left out
+      addresses: [192.0.2.8/24, "2001:db8::8/64"]
+      gateways: [192.0.2.1, "2001:db8::1"]
+  routes:
+    - {to: 198.51.100.0/24, via: 192.0.2.7, dev: eth0, table: 254, metric: 50, realm: 3}
+  dns: {servers: [192.0.2.53], search: [example.test]}
+  services:
+    - name: web
+      command: [nginx, -g, daemon off;]
+      restart: always          # or on-failure, never
+      private: [/var/lib/nginx]`,
 		Example: `  vsrun create 8
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --gateway 192.0.2.1
   vsrun create 8 -f finance.yaml
@@ -84,12 +107,8 @@ func (a *app) newServer(args []string, name, file string, iface *interfaceFlags)
 
 // valid reports everything that is wrong with what the command line describes.
 func valid(vs runtime.VirtualServer) error {
-	var words []string
-	for _, p := range vs.Validate() {
-		words = append(words, p.Err.Error())
-	}
-	if len(words) > 0 {
-		return usagef("%s", strings.Join(words, "; "))
+	if problems := vs.Validate(); len(problems) > 0 {
+		return &runtime.InvalidError{Problems: problems}
 	}
 	return nil
 }
@@ -99,7 +118,7 @@ func (a *app) create(c *cobra.Command, vs runtime.VirtualServer, dryRun, noProbe
 	if err == nil {
 		r.NoProbe = noProbe
 		if dryRun {
-			return a.dryRun(r, vs)
+			return a.dryRun(r, vs, r.PlanCreate)
 		}
 		err = r.Create(c.Context(), vs)
 	}
@@ -111,14 +130,14 @@ func (a *app) create(c *cobra.Command, vs runtime.VirtualServer, dryRun, noProbe
 }
 
 // dryRun prints the plan that would be applied.
-func (a *app) dryRun(r *runtime.Runtime, vs runtime.VirtualServer) error {
-	plan, err := r.Plan(vs)
+func (a *app) dryRun(r *runtime.Runtime, vs runtime.VirtualServer, planned func(runtime.VirtualServer) (plumbing.Plan, error)) error {
+	plan, err := planned(vs)
 	if err != nil {
 		return fmt.Errorf("cannot plan %s: %w", vs, err)
 	}
 	fmt.Fprint(a.out, r.Script(vs, plan))
 	for _, s := range vs.Services {
-		fmt.Fprintf(a.out, "# then, inside: %s\n", strings.Join(s.Command, " "))
+		fmt.Fprintf(a.out, "# then, inside: %q\n", s.Command)
 	}
 	return nil
 }
@@ -152,7 +171,7 @@ func readFile(name string) ([]runtime.VirtualServer, error) {
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot read the document: %w", err)
 	}
 	defer f.Close()
 	return runtime.ReadDocuments(f, name)

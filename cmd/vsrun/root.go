@@ -132,6 +132,8 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e))
 // A usageError is a command line that makes no sense.
 type usageError struct{ error }
 
+func (e usageError) Unwrap() error { return e.error }
+
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 // report says what went wrong, and gives the exit status for it.
@@ -143,15 +145,19 @@ func (a *app) report(err error) int {
 		return 0
 	case errors.As(err, &code):
 		return int(code)
-	case !a.running || errors.As(err, &usage):
-		a.say(err)
-		fmt.Fprintln(a.err, "hint: see vsrun --help, or vsrun COMMAND --help")
-		return exitUsage
 	}
 	a.say(err)
+	var invalid *runtime.InvalidError
+	misused := !a.running || errors.As(err, &usage) || errors.As(err, &invalid)
 	var cure interface{ Hint() string }
-	if errors.As(err, &cure) && cure.Hint() != "" {
+	switch {
+	case errors.As(err, &cure) && cure.Hint() != "":
 		fmt.Fprintf(a.err, "hint: %s\n", cure.Hint())
+	case misused:
+		fmt.Fprintln(a.err, "hint: see vsrun --help, or vsrun COMMAND --help")
+	}
+	if misused {
+		return exitUsage
 	}
 	if errors.Is(err, runtime.ErrNotFound) {
 		return exitNotFound

@@ -16,12 +16,18 @@ func (a *app) serviceCommand() *cobra.Command {
 		Short: "Add, remove, start and stop the services of a virtual server",
 		Long: `A service is a program that runs inside a virtual server: started when it is
 enabled, started again when it dies, stopped when it is disabled.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			return usagef("unknown command %q for \"vsrun service\"", args[0])
+		},
 	}
 	c.AddCommand(
 		a.serviceAddCommand(),
 		a.serviceRmCommand(),
 		a.orderCommand("start", "started", "Start a service that is stopped", runtime.StartService),
-		a.orderCommand("stop", "stopped", "Stop a service until it is started, or the virtual server enabled, again", runtime.StopService),
+		a.orderCommand("stop", "stopped", "Stop a service until it is started again, or the virtual server disabled and enabled", runtime.StopService),
 		a.orderCommand("restart", "restarted", "Stop a service and start it", runtime.RestartService),
 	)
 	return c

@@ -46,6 +46,7 @@ hint: use --port br0
 `},
 	{name: "port is the loopback", args: "create 8 --port lo --address 192.0.2.8/24", code: 1, stderr: `
 vsrun: cannot create vs8: port lo is the loopback: nothing can sit on it
+hint: use a device that leads to a network
 `},
 	{name: "mtu above the port's", args: "create 8 --port eth1 --mtu 9000", code: 1, stderr: `
 vsrun: cannot create vs8: mtu 9000 of eth0 is above 1500, the mtu of port eth1
@@ -87,11 +88,11 @@ hint: see vsrun --help, or vsrun COMMAND --help
 `},
 	{name: "gateway outside every prefix", args: "create 8 --port eth1 --address 192.0.2.8/24 --gateway 203.0.113.1", code: 2, stderr: `
 vsrun: gateway 203.0.113.1 is outside every prefix of eth0
-hint: see vsrun --help, or vsrun COMMAND --help
+hint: a gateway is a neighbour: give the interface an address with a prefix that holds it
 `},
 	{name: "gateway outside, IPv6", args: "create 8 --port eth1 --address 2001:db8::8/64 --gateway 2001:db8:1::1", code: 2, stderr: `
 vsrun: gateway 2001:db8:1::1 is outside every prefix of eth0
-hint: see vsrun --help, or vsrun COMMAND --help
+hint: a gateway is a neighbour: give the interface an address with a prefix that holds it
 `},
 	{name: "route outside every prefix", args: "create 8 --port eth1 --address 192.0.2.8/24 --route '198.51.100.0/24 via 203.0.113.1'", code: 2, stderr: `
 vsrun: route to 198.51.100.0/24: gateway 203.0.113.1 is outside every connected prefix
@@ -107,7 +108,7 @@ hint: see vsrun --help, or vsrun COMMAND --help
 `},
 	{name: "several at once", args: "create 5000 --port eth1 --address 192.0.2.8/24 --gateway 203.0.113.1 --mtu 60", code: 2, stderr: `
 vsrun: id 5000 is out of range: 1 to 4094; mtu 60 is out of range: 68 to 65535 bytes; gateway 203.0.113.1 is outside every prefix of eth0
-hint: see vsrun --help, or vsrun COMMAND --help
+hint: a gateway is a neighbour: give the interface an address with a prefix that holds it
 `},
 	{name: "address in use on the segment", args: "create 8 --port eth1 --address 192.0.2.100/24", code: 1, stderr: `
 vsrun: cannot create vs8: cannot use 192.0.2.100 on eth0 in vs8: 192.0.2.100 is in use on the segment by $C1
@@ -154,11 +155,11 @@ vsrun: cannot destroy 6: /run/netns/vs6 is a network namespace of somebody else'
 	// Names.
 	{name: "interface name over 15 bytes", args: "create 8 --port eth1 --ifname a-name-too-long0", code: 2, stderr: `
 vsrun: name "a-name-too-long0" is 16 bytes long: the kernel's limit is 15
-hint: see vsrun --help, or vsrun COMMAND --help
+hint: choose a shorter one
 `},
 	{name: "port name over 15 bytes", args: "create 8 --port a-name-too-long0", code: 2, stderr: `
 vsrun: name "a-name-too-long0" is 16 bytes long: the kernel's limit is 15
-hint: see vsrun --help, or vsrun COMMAND --help
+hint: choose a shorter one
 `},
 	{name: "kernel's name", args: "create 8 --port eth1 --ifname default", code: 2, stderr: `
 vsrun: interface name "default" is taken by the kernel
@@ -206,15 +207,18 @@ vsrun: cannot attach an interface to shop: no such virtual server: shop
 	// Documents.
 	{name: "unknown field", args: "create -f -", doc: "id: 8\ncolour: red\n", code: 1, stderr: `
 vsrun: stdin:2:1: unknown field colour
+hint: an example of all fields: vsrun create --help
 `},
 	{name: "bad CIDR in a document", args: "create -f -", doc: "id: 8\ninterfaces:\n- {name: eth0, port: eth1, addresses: [192.0.2.8]}\n", code: 1, stderr: `
 vsrun: stdin:3:40: 192.0.2.8 is not an address with prefix length, such as 192.0.2.8/24
+hint: an example of all fields: vsrun create --help
 `},
 	{name: "no such file", args: "create -f $DIR/none.yaml", code: 1, stderr: `
-vsrun: open $DIR/none.yaml: no such file or directory
+vsrun: cannot read the document: open $DIR/none.yaml: no such file or directory
 `},
 	{name: "no YAML", args: "apply -f -", doc: "id: [8\n", code: 1, stderr: `
 vsrun: stdin:2:1: did not find expected ',' or ']'
+hint: an example of all fields: vsrun create --help
 `},
 
 	// The machine and who asks.
@@ -227,10 +231,12 @@ vsrun: cannot list virtual servers: only root may do this
 hint: try: sudo vsrun …
 `},
 	{name: "root without CAP_SYS_ADMIN", under: "setpriv --bounding-set -sys_admin --inh-caps -sys_admin", args: "create 8", code: 1, stderr: `
-vsrun: cannot create vs8: cannot make the namespace in vs8: cannot create a network namespace: operation not permitted (CAP_SYS_ADMIN is needed)
+vsrun: cannot create vs8: cannot make the namespace in vs8: cannot create a network namespace: operation not permitted
+hint: it takes CAP_SYS_ADMIN: run it as root, outside of a restricted container
 `},
 	{name: "no more network namespaces", under: `unshare --user --map-root-user sh -c 'echo 0 >/proc/sys/user/max_net_namespaces && exec "$@"' -`, args: "create 8", code: 1, stderr: `
-vsrun: cannot create vs8: cannot make the namespace in vs8: cannot create a network namespace: the limit in /proc/sys/user/max_net_namespaces is reached
+vsrun: cannot create vs8: cannot make the namespace in vs8: cannot create a network namespace: there are as many as the limit allows
+hint: raise the limit: sysctl user.max_net_namespaces
 `},
 	{name: "kernel without IPv6", under: `unshare --mount sh -c 'mount -t tmpfs none /proc/sys/net/ipv6 && exec "$@"' -`, args: "create 8 --port eth1 --address 2001:db8::8/64", code: 1, stderr: `
 vsrun: cannot create vs8: this kernel has no IPv6
@@ -275,11 +281,11 @@ vsrun: cannot create vs8: cannot store vs8: open $STATE/.vs8.json.new: no space 
 vsrun: cannot create vs8: open /dev/null/vs8: not a directory
 `},
 	{name: "corrupted record", under: broken("vs8.json", `{"id": 8, "na`), args: "show 8", code: 1, stderr: `
-vsrun: cannot show 8: cannot use the record $STATE/vs8.json: at byte 0 of 13: unexpected EOF
+vsrun: cannot show 8: cannot use the record $STATE/vs8.json: it is no whole record: unexpected EOF
 hint: it is left as it is: mend it, or move it away and create the virtual server again
 `},
 	{name: "corrupted record of another", under: broken("vs9.json", `{"id": 9, "na`), args: "create 8", code: 1, stderr: `
-vsrun: cannot create vs8: cannot use the record $STATE/vs9.json: at byte 0 of 13: unexpected EOF
+vsrun: cannot create vs8: cannot use the record $STATE/vs9.json: it is no whole record: unexpected EOF
 hint: it is left as it is: mend it, or move it away and create the virtual server again
 `},
 	{name: "record of another", under: broken("vs8.json", `{"id": 9}`), args: "enable 8", code: 1, stderr: `
@@ -287,11 +293,11 @@ vsrun: cannot enable 8: cannot use the record $STATE/vs8.json: it is the record 
 hint: it is left as it is: mend it, or move it away and create the virtual server again
 `},
 	{name: "record of a newer vsrun", under: broken("vs8.json", `{"id": 8, "colour": "red"}`), args: "apply -f -", doc: "id: 8\n", code: 1, stderr: `
-vsrun: cannot apply vs8: cannot use the record $STATE/vs8.json: at byte 26 of 26: json: unknown field "colour"
+vsrun: cannot apply vs8: cannot use the record $STATE/vs8.json: it is no whole record: json: unknown field "colour"
 hint: it is left as it is: mend it, or move it away and create the virtual server again
 `},
 	{name: "empty record", under: broken("vs8.json", ``), args: "ls", code: 1, stderr: `
-vsrun: cannot list all: cannot use the record $STATE/vs8.json: at byte 0 of 0: EOF
+vsrun: cannot list all: cannot use the record $STATE/vs8.json: it is no whole record: EOF
 hint: it is left as it is: mend it, or move it away and create the virtual server again
 `},
 	{name: "two records in one", under: broken("vs8.json", `{"id": 8} {"id": 8}`), args: "diff", code: 1, stderr: `
