@@ -82,7 +82,7 @@ func (n Network) Validate() []Problem {
 		r.validate(at, n)
 		key := r.canonical().key()
 		if seen[key] {
-			at.add("route to %s is there already: a gateway's, an interface's or another one with its metric", prefixName(r.To))
+			at.check(refuse("give it another metric", "route %s: there is one with its destination and metric", r))
 		}
 		seen[key] = true
 	}

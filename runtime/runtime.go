@@ -229,7 +229,7 @@ func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
 	if err == nil {
 		err = r.serve(ctx, h.Namespace(), vs)
 	}
-	if err != nil && fresh {
+	if err != nil && fresh && h.Namespace() != nil { // all but the services worked
 		return errors.Join(err, r.takeDown(context.WithoutCancel(ctx), vs.ID, StopTimeout))
 	}
 	return err

@@ -109,7 +109,7 @@ func (a *app) each(ctx context.Context, r *runtime.Runtime, verb string, words [
 	var failed error
 	for _, word := range words {
 		id, err := find(r, word)
-		if verb == "destroy" && errors.Is(err, runtime.ErrNotFound) {
+		if verb == "destroy" && word != "" && errors.Is(err, runtime.ErrNotFound) {
 			a.did("%s was not there", word)
 			continue
 		}
