@@ -74,7 +74,7 @@ func checkPort(i Interface, have State) error {
 	switch {
 	case !needed:
 	case !ok:
-		return refuse("ports here: "+strings.Join(have.HostLinks, ", "), "no port %s on this host", i.Port)
+		return refuse(cureForPort(have.HostLinks), "no port %s on this host", i.Port)
 	case port.Loopback:
 		return refuse("use a device that leads to a network", "port %s is the loopback: nothing can sit on it", i.Port)
 	case port.Kind == string(Macvlan):
@@ -94,6 +94,13 @@ func checkPort(i Interface, have State) error {
 			"mtu %d of port %s is too small for IPv6", mtu, i.Port)
 	}
 	return checkHostAddresses(i, port)
+}
+
+func cureForPort(there []string) string {
+	if len(there) == 0 {
+		return "there is none but the loopback: ip -brief link"
+	}
+	return "ports here: " + strings.Join(there, ", ")
 }
 
 // checkHostAddresses refuses what no probe can find: a port's own addresses. A
