@@ -74,8 +74,8 @@ const (
 	sysctlO = " net.ipv6.conf.all.optimistic_dad=1 net.ipv6.conf.all.use_optimistic=1"
 )
 
-func announced(dev string, mac MAC) string {
-	return strings.Repeat(fmt.Sprintf("ip -n vs8 link set dev %s address %s\n", dev, mac), 3)
+func announced(where, dev string, mac MAC) string {
+	return "# tells the segment: " + where + " on " + dev + "\n" + strings.Repeat(fmt.Sprintf("ip -n vs8 link set dev %s address %s\n", dev, mac), 3)
 }
 
 func TestDiff(t *testing.T) {
@@ -117,7 +117,7 @@ ip -n vs8 address add 2001:db8::8/64 dev eth0 nodad
 ip -n vs8 route add default via 192.0.2.1 dev eth0 proto 118
 ip -n vs8 route add ::/0 via 2001:db8::1 dev eth0 proto 118
 ip -n vs8 route add 198.51.100.0/24 via 192.0.2.7 dev eth0 table 5 metric 50 realm 3 proto 118
-` + announced("eth0", mac8),
+` + announced("192.0.2.8, 2001:db8::8", "eth0", mac8),
 	}, {
 		name: "the second interface's gateway gives way",
 		want: Network{Interfaces: []Interface{
@@ -137,7 +137,7 @@ ip -n vs8 route add default via 192.0.2.1 dev eth0 proto 118
 ip -n vs8 route add ::/0 via 2001:db8::1 dev eth0 proto 118
 ip -n vs8 route add default via 203.0.113.9 dev lan metric 100 proto 118
 ip -n vs8 route add ::/0 via fe80::1 dev lan metric 1124 proto 118
-` + announced("lan", MAC{2, 9}),
+` + announced("203.0.113.8, 2001:db8:1::8", "lan", MAC{2, 9}),
 	}, {
 		name: "an address changes: the new one comes before the old one goes",
 		want: eth0(func(i *Interface) { i.Addresses = prefixes("192.0.2.9/24") }),
@@ -145,7 +145,7 @@ ip -n vs8 route add ::/0 via fe80::1 dev lan metric 1124 proto 118
 		plan: `# asked of the segment first: is anybody at 192.0.2.9 on eth0?
 ip -n vs8 address add 192.0.2.9/24 broadcast + dev eth0
 ip -n vs8 address delete 192.0.2.8/24 dev eth0
-` + announced("eth0", mac8),
+` + announced("192.0.2.9", "eth0", mac8),
 	}, {
 		name: "a gateway changes: the route is replaced",
 		want: eth0(func(i *Interface) { i.Gateways = addrs("192.0.2.2") }),
@@ -176,7 +176,7 @@ ip -n vs8 link set dev eth0 mtu 1500
 ip -n vs8 link set dev eth0 up
 # asked of the segment first: is anybody at 192.0.2.8 on eth0?
 ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
-` + announced("eth0", mac8),
+` + announced("192.0.2.8", "eth0", mac8),
 	}, {
 		name: "another MAC: the interface is made anew, and all on it",
 		want: eth0(func(i *Interface) { i.MAC = MAC{2, 7} }),
@@ -193,7 +193,7 @@ ip -n vs8 link set dev eth0 alias vsrun:vs8/eth0
 ip -n vs8 link set dev eth0 up
 # asked of the segment first: is anybody at 192.0.2.8 on eth0?
 ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
-` + announced("eth0", MAC{2, 7}),
+` + announced("192.0.2.8", "eth0", MAC{2, 7}),
 	}, {
 		name: "an IPv6 address with another prefix length has to go first",
 		want: eth0(func(i *Interface) { i.Addresses = prefixes("192.0.2.8/24", "2001:db8::8/48") }),
@@ -203,7 +203,7 @@ ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
 		plan: `ip -n vs8 address delete 2001:db8::8/64 dev eth0
 # asked of the segment first: is anybody at 2001:db8::8 on eth0?
 ip -n vs8 address add 2001:db8::8/48 dev eth0 nodad
-` + announced("eth0", mac8),
+` + announced("2001:db8::8", "eth0", mac8),
 	}, {
 		name: "a port that is down, gone or has another name does not matter to what is there",
 		want: eth0(nil),
@@ -233,14 +233,14 @@ ip -n vs8 link set dev lo alias vsrun:vs8
 ip -n vs8 link set dev lo up
 ` + link + `# asked of the segment first: is anybody at 192.0.2.8 on eth0?
 ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
-` + announced("eth0", mac8),
+` + announced("192.0.2.8", "eth0", mac8),
 	}, {
 		name: "a kernel without optimistic detection",
 		want: eth0(func(i *Interface) { i.Addresses = prefixes("192.0.2.8/24", "2001:db8::8/64") }),
 		have: present(func(s *State) { s.Features.OptimisticDAD = false }),
 		plan: `# asked of the segment first: is anybody at 2001:db8::8 on eth0?
 ip -n vs8 address add 2001:db8::8/64 dev eth0 nodad
-` + announced("eth0", mac8),
+` + announced("2001:db8::8", "eth0", mac8),
 	}}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

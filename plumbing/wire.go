@@ -194,7 +194,8 @@ func (s announce) undo() Step     { return nil }
 
 func (s announce) Command(p Place) string {
 	line := fmt.Sprintf("%s link set dev %s address %s", p.in("ip"), quote(s.dev), s.mac)
-	return strings.Join(slices.Repeat([]string{line}, announceCount), "\n")
+	return "# tells the segment: " + s.announcement.String() + "\n" +
+		strings.Join(slices.Repeat([]string{line}, announceCount), "\n")
 }
 
 func (s announce) apply(_ context.Context, h *Handle) error {

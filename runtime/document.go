@@ -72,6 +72,9 @@ func empty(n yaml.Node) bool {
 func decode(name string, node *yaml.Node) (VirtualServer, []error) {
 	var vs VirtualServer
 	unread := located(name, node.Load(&vs, yaml.WithKnownFields()))
+	if len(unread) > 0 && same(vs, VirtualServer{}) { // nothing could be read
+		return vs, unread
+	}
 	errs := slices.Clone(unread)
 	for _, p := range vs.Validate() {
 		if at := find(node, p.Path); !spoiled(node, p.Path, unread) {

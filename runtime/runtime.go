@@ -219,6 +219,9 @@ func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
 	if vs.Disabled {
 		return r.takeDown(ctx, vs.ID, StopTimeout)
 	}
+	if err := r.republish(ctx, vs); err != nil {
+		return err
+	}
 	h, err := plumbing.Open(r.place(vs.ID))
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,62 +30,160 @@ func (r *Runtime) LogFile(id int, name string) string {
 	return filepath.Join(r.logDir(id), name+".log")
 }
 
+// tries is how often something is done over that an init has come between: a
+// crash can leave one that is about to listen, or to end.
+const tries = 3
+
 // serve makes the services match the record. The init is started for the first
 // of them; a virtual server without needs none.
-func (r *Runtime) serve(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) error {
+func (r *Runtime) serve(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) (err error) {
+	for range tries {
+		err = r.tell(ctx, ns, vs)
+		if !errors.Is(err, service.ErrNotRunning) {
+			return err
+		}
+	}
+	return err
+}
+
+// tell gives the list of services to the init, and starts it if need be.
+func (r *Runtime) tell(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) error {
 	c, err := r.dial(ctx, ns, vs.ID)
 	if errors.Is(err, service.ErrNotRunning) {
 		if len(vs.Services) == 0 {
 			return nil
 		}
-		c, err = r.start(ctx, ns, vs)
+		c, err := r.begin(ctx, ns, vs)
+		if err == nil {
+			c.Close()
+		}
+		return err
 	}
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	now, err := r.ask(ctx, c, vs)
+	if err != nil {
+		return err
+	}
+	if now.Config.Same(r.config(vs)) {
+		return set(ctx, c, vs)
+	}
+	// What an init has told programs about name and DNS they keep.
+	if _, err := c.Shutdown(ctx, StopTimeout); err != nil {
+		return fmt.Errorf("cannot restart the init of %s: %w", vs, err)
+	}
+	return service.ErrNotRunning // and tell starts it
+}
+
+// patience is how long an init may be busy before it counts as hung.
+const patience = 5 * time.Second
+
+func (r *Runtime) ask(ctx context.Context, c *service.Client, vs VirtualServer) (service.Report, error) {
+	asked, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	now, err := c.Report(asked)
+	switch {
+	case errors.Is(err, service.ErrSilent):
+		err = &plumbing.Refusal{
+			Err:  fmt.Errorf("cannot see to the services of %s: %w", vs, err),
+			Cure: fmt.Sprintf("its process %d may have been stopped; to end it and what it has started: vsrun disable %d", c.Pid(), vs.ID),
+		}
+	case err != nil && !errors.Is(err, service.ErrNotRunning):
+		err = fmt.Errorf("cannot see to the services of %s: %w", vs, err)
+	}
+	return now, err
+}
+
+func set(ctx context.Context, c *service.Client, vs VirtualServer) error {
 	if err := c.Set(ctx, vs.Services); err != nil {
 		return fmt.Errorf("cannot start the services of %s: %w", vs, err)
 	}
 	return nil
 }
 
-// dial finds the init of a virtual server. One that a crash has left in a
-// namespace that is gone is ended first.
+// begin starts the init and the services, all or none.
+func (r *Runtime) begin(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) (*service.Client, error) {
+	c, err := r.start(ctx, ns, vs)
+	if err != nil {
+		return nil, err
+	}
+	if err := set(ctx, c, vs); err != nil {
+		defer c.Close()
+		_, ended := c.Shutdown(context.WithoutCancel(ctx), StopTimeout)
+		return nil, errors.Join(err, ended, service.Clear(r.socket(vs.ID)))
+	}
+	return c, nil
+}
+
+// find is the init of a virtual server, though its socket may be lost or its
+// queue of connections full.
+func (r *Runtime) find(id int) (*service.Client, error) {
+	c, err := service.Dial(r.socket(id))
+	if errors.Is(err, service.ErrNotRunning) || errors.Is(err, service.ErrSilent) {
+		return service.Find(r.logDir(id), r.socket(id))
+	}
+	return c, err
+}
+
+// dial is the init of a virtual server, to talk to. One that has lost its
+// socket, or is in a namespace that is gone, is ended first.
 func (r *Runtime) dial(ctx context.Context, ns *nsutil.Namespace, id int) (*service.Client, error) {
-	c, err := service.Dial(ctx, r.socket(id))
+	c, err := service.Dial(r.socket(id))
+	lost := errors.Is(err, service.ErrNotRunning)
+	if lost {
+		c, err = service.Find(r.logDir(id), r.socket(id))
+	}
 	if err != nil {
 		return nil, err
 	}
 	inside, err := c.InNamespace(ns)
-	if err == nil && inside {
+	if err == nil && inside && !lost {
 		return c, nil
 	}
 	defer c.Close()
 	if err == nil {
-		err = c.Kill(ctx)
+		_, err = c.Shutdown(ctx, StopTimeout)
 	}
-	return nil, errors.Join(err, service.ErrNotRunning)
+	return nil, cmp.Or(err, service.ErrNotRunning)
 }
 
-func (r *Runtime) start(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) (*service.Client, error) {
+// config is what the init of a virtual server is told.
+func (r *Runtime) config(vs VirtualServer) service.Config {
+	return service.Config{
+		ID:         vs.ID,
+		Hostname:   vs.Title(),
+		NetnsDir:   r.NetnsDir,
+		LogDir:     r.logDir(vs.ID),
+		PrivateDir: filepath.Join(r.keepDir(vs.ID), "private"),
+		Hide:       []string{r.RunDir, r.StateDir},
+		DNS:        vs.DNS,
+	}
+}
+
+// start starts the init, or takes the one that a killed vsrun has started
+// meanwhile.
+func (r *Runtime) start(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) (c *service.Client, err error) {
 	if _, err := os.Stat(r.Init); err != nil {
 		return nil, &plumbing.Refusal{
 			Err:  fmt.Errorf("cannot start a process in %s: the program vs-init is not at %s", vs, r.Init),
 			Cure: "install it beside vsrun, or name it with VSRUN_INIT",
 		}
 	}
-	if err := os.MkdirAll(r.vsDir(vs.ID), 0o755); err != nil {
-		return nil, err
+	for range tries {
+		if err := os.MkdirAll(r.vsDir(vs.ID), 0o755); err != nil {
+			return nil, err
+		}
+		c, err = service.Start(ctx, ns, r.Init, r.socket(vs.ID), r.config(vs))
+		if !errors.Is(err, service.ErrTaken) {
+			break
+		}
+		c, err = r.dial(ctx, ns, vs.ID)
+		if !errors.Is(err, service.ErrNotRunning) {
+			break
+		}
 	}
-	c, err := service.Start(ctx, ns, r.Init, r.socket(vs.ID), service.Config{
-		ID:         vs.ID,
-		Hostname:   vs.Title(),
-		NetnsDir:   r.NetnsDir,
-		LogDir:     r.logDir(vs.ID),
-		PrivateDir: filepath.Join(r.keepDir(vs.ID), "private"),
-		DNS:        vs.DNS,
-	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot start the init of %s: %w", vs, err)
 	}
@@ -93,26 +192,86 @@ func (r *Runtime) start(ctx context.Context, ns *nsutil.Namespace, vs VirtualSer
 
 // stopServices ends the init and every process below it.
 func (r *Runtime) stopServices(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
-	c, err := service.Dial(ctx, r.socket(id))
-	if err == nil {
-		defer c.Close()
-		killed, err = c.Shutdown(ctx, timeout)
+	for range tries {
+		var names []string
+		names, err = r.end(ctx, id, timeout)
+		killed = append(killed, names...)
+		if err == nil {
+			err = service.Clear(r.socket(id))
+		}
+		if !errors.Is(err, service.ErrTaken) {
+			break
+		}
 	}
-	if err != nil && !errors.Is(err, service.ErrNotRunning) {
+	if err != nil {
 		return killed, fmt.Errorf("cannot stop the services of vs%d: %w", id, err)
 	}
-	return killed, os.RemoveAll(r.vsDir(id))
+	return killed, nil
+}
+
+func (r *Runtime) end(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
+	c, err := r.find(id)
+	if errors.Is(err, service.ErrNotRunning) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	// What is in the namespace must be found when no process holds it any more.
+	// Without a name the kernel removes it a little later: no reason to stop here.
+	_ = r.publish(c, id)
+	return c.Shutdown(ctx, timeout)
+}
+
+// republish gives the network namespace that a virtual server's init is in its
+// name again, when somebody has taken it away: the services go on.
+func (r *Runtime) republish(_ context.Context, vs VirtualServer) error {
+	c, err := r.find(vs.ID)
+	if errors.Is(err, service.ErrNotRunning) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := r.publish(c, vs.ID); err != nil {
+		return fmt.Errorf("cannot publish the namespace of %s again: %w", vs, err)
+	}
+	return nil
+}
+
+// publish does so unless there is a namespace of that name.
+func (r *Runtime) publish(c *service.Client, id int) error {
+	path := r.place(id).Path()
+	there, err := nsutil.Open(path)
+	if err == nil {
+		return there.Close()
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	ns, err := c.Namespace()
+	if errors.Is(err, service.ErrNotRunning) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return ns.Publish(path)
 }
 
 // Exec runs a command inside a virtual server, among the processes that end
-// with it, and returns its exit status.
+// with it, and returns its exit status. Once it runs, signals are the command's
+// to obey, and the end of ctx is nothing to it.
 func (r *Runtime) Exec(ctx context.Context, id int, argv []string) (int, error) {
 	c, err := r.inside(ctx, id)
 	if err != nil {
 		return 0, err
 	}
 	defer c.Close()
-	return c.Exec(ctx, argv, os.Environ(), os.Stdin, os.Stdout, os.Stderr)
+	return c.Exec(context.WithoutCancel(ctx), argv, os.Environ(), os.Stdin, os.Stdout, os.Stderr)
 }
 
 // inside returns the init of an enabled virtual server, started if need be.
@@ -136,10 +295,7 @@ func (r *Runtime) inside(ctx context.Context, id int) (*service.Client, error) {
 	defer ns.Close()
 	c, err := r.dial(ctx, ns, id)
 	if errors.Is(err, service.ErrNotRunning) {
-		c, err = r.start(ctx, ns, vs)
-		if err == nil {
-			err = c.Set(ctx, vs.Services)
-		}
+		return r.begin(ctx, ns, vs)
 	}
 	return c, err
 }
@@ -147,15 +303,23 @@ func (r *Runtime) inside(ctx context.Context, id int) (*service.Client, error) {
 // AddService adds a service to a virtual server, or replaces the one of that
 // name, and starts it where the virtual server is enabled.
 func (r *Runtime) AddService(ctx context.Context, id int, s service.Service) (VirtualServer, error) {
-	return r.Update(ctx, id, func(vs *VirtualServer) error {
+	log := r.LogFile(id, s.Name)
+	_, err := os.Lstat(log)
+	first := errors.Is(err, fs.ErrNotExist)
+	vs, err := r.Update(ctx, id, func(vs *VirtualServer) error {
 		k := slices.IndexFunc(vs.Services, func(o service.Service) bool { return o.Name == s.Name })
 		if k < 0 {
 			vs.Services = append(vs.Services, s)
 		} else {
 			vs.Services[k] = s
+			first = false
 		}
 		return nil
 	})
+	if err != nil && first {
+		os.Remove(log) // made by the attempt to start it
+	}
+	return vs, err
 }
 
 // RemoveService stops a service and forgets it.

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/plumbing"
@@ -22,7 +23,7 @@ type Status struct {
 	Interfaces []InterfaceStatus `json:"interfaces"`
 	Routes     []plumbing.Route  `json:"routes"`
 	Services   []service.Status  `json:"services"`
-	Drift      []string          `json:"drift"` // what an enable would mend
+	Drift      []string          `json:"drift"` // what an enable would mend, and services that fail
 }
 
 // The states. A virtual server is degraded when something differs from what it
@@ -46,7 +47,8 @@ type InterfaceStatus struct {
 	Gateways  []netip.Addr   `json:"gateways"`
 }
 
-// Status looks at a virtual server. It changes nothing and waits for nobody.
+// Status looks at a virtual server. It changes nothing, and waits for nobody
+// longer than a second.
 func (r *Runtime) Status(ctx context.Context, id int) (Status, error) {
 	vs, err := r.Store.Load(id)
 	if err != nil {
@@ -142,31 +144,87 @@ func (s *Status) lookAtNetwork(place plumbing.Place, vs VirtualServer, want plum
 	}
 }
 
+// answerWithin is how long a look waits for an init.
+const answerWithin = time.Second
+
 func (r *Runtime) lookAtServices(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer, s *Status) error {
-	if ns != nil {
-		c, err := service.Dial(ctx, r.socket(vs.ID))
-		if err == nil {
-			defer c.Close()
-			s.Services, err = c.Status(ctx)
-		}
-		switch {
-		case errors.Is(err, fs.ErrPermission): // a user who may look at the network only
-		case err != nil && !errors.Is(err, service.ErrNotRunning):
-			return err
-		}
+	have, err := r.report(ctx, ns, vs.ID)
+	switch {
+	case errors.Is(err, service.ErrSilent):
+		s.Drift = append(s.Drift, service.ErrSilent.Error())
+		s.addServices(vs.Services, service.Unknown)
+		return nil
+	case errors.Is(err, service.ErrNotRunning):
+	case err != nil:
+		return err
+	case !vs.Disabled && !have.Config.Same(r.config(vs)):
+		s.Drift = append(s.Drift, "restart the init: name or dns changed")
 	}
-	running := map[string]bool{}
-	for _, one := range s.Services {
-		running[one.Name] = true
+	s.Services = append(s.Services, have.Services...)
+	s.addServices(vs.Services, service.Stopped)
+	want := vs.Services
+	if vs.Disabled {
+		want = nil
 	}
-	for _, want := range vs.Services {
-		if running[want.Name] {
-			continue
-		}
-		s.Services = append(s.Services, service.Status{Name: want.Name})
-		if !vs.Disabled {
-			s.Drift = append(s.Drift, "start service "+want.Name)
-		}
-	}
+	s.Drift = append(s.Drift, serviceDrift(want, have)...)
 	return nil
+}
+
+// report asks the init, if one is in the namespace; nil is a namespace whose
+// name is gone.
+func (r *Runtime) report(ctx context.Context, ns *nsutil.Namespace, id int) (service.Report, error) {
+	c, err := service.Dial(r.socket(id))
+	if err != nil {
+		return service.Report{}, err
+	}
+	defer c.Close()
+	if ns != nil {
+		inside, err := c.InNamespace(ns)
+		if err == nil && !inside {
+			err = service.ErrNotRunning
+		}
+		if err != nil {
+			return service.Report{}, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	return c.Report(ctx)
+}
+
+// addServices adds those that nobody has told about.
+func (s *Status) addServices(services []service.Service, state service.State) {
+	for _, one := range services {
+		told := func(o service.Status) bool { return o.Name == one.Name }
+		if !slices.ContainsFunc(s.Services, told) {
+			s.Services = append(s.Services, service.Status{Name: one.Name, State: state})
+		}
+	}
+}
+
+// serviceDrift is what differs between the services that should be and those
+// that the init keeps, and which of them do not run though they should.
+func serviceDrift(want []service.Service, have service.Report) (drift []string) {
+	named := func(list []service.Service, name string) int {
+		return slices.IndexFunc(list, func(o service.Service) bool { return o.Name == name })
+	}
+	for _, one := range want {
+		switch k := named(have.Wanted, one.Name); {
+		case k < 0:
+			drift = append(drift, "start service "+one.Name)
+		case !one.Equal(have.Wanted[k]):
+			drift = append(drift, fmt.Sprintf("restart service %s (changed)", one.Name))
+		}
+	}
+	for _, one := range have.Wanted {
+		if named(want, one.Name) < 0 {
+			drift = append(drift, "stop service "+one.Name)
+		}
+	}
+	for _, one := range have.Services {
+		if one.State == service.Failed || one.State == service.Backoff {
+			drift = append(drift, fmt.Sprintf("service %s: %s", one.Name, one.Last))
+		}
+	}
+	return drift
 }

@@ -52,7 +52,10 @@ type Problem = plumbing.Problem
 // the kernel, all of it at once.
 func (vs VirtualServer) Validate() []Problem {
 	var list []Problem
-	if vs.ID < 1 || vs.ID > MaxID {
+	switch {
+	case vs.ID == 0:
+		list = append(list, Problem{Path: "id", Err: fmt.Errorf("id is missing, or 0: it is 1 to %d", MaxID)})
+	case vs.ID < 1 || vs.ID > MaxID:
 		list = append(list, Problem{Path: "id", Err: fmt.Errorf("id %d is out of range: 1 to %d", vs.ID, MaxID)})
 	}
 	if err := vs.checkName(); err != nil {

@@ -21,7 +21,7 @@ func (a *app) applyCommand() *cobra.Command {
 		Short: "Make virtual servers what documents say",
 		Long: `Make virtual servers what documents say: those that are not there are created,
 those that differ changed, the others left alone.`,
-		Args: cobra.NoArgs,
+		Args: arguments(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if file == "" {
 				return usagef("which document? vsrun apply -f FILE|DIR")

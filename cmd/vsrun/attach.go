@@ -17,7 +17,7 @@ func (a *app) attachCommand() *cobra.Command {
 		Use:     "attach ID --port P [interface flags]",
 		Short:   "Give a virtual server one more interface",
 		Example: `  vsrun attach 8 --port eth2 --address 198.51.100.8/24`,
-		Args:    cobra.ExactArgs(1),
+		Args:    arguments(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if iface.port == "" {
 				return usagef("an interface needs --port, the host's device that it sits on")
@@ -48,7 +48,7 @@ func (a *app) detachCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "detach ID IFNAME",
 		Short: "Take an interface, and the routes by it, from a virtual server",
-		Args:  cobra.ExactArgs(2),
+		Args:  arguments(2, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			vs, err := a.update(c, args[0], func(vs *runtime.VirtualServer) error { return detach(vs, args[1]) }, false, false)
 			if err != nil {

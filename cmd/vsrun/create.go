@@ -48,7 +48,7 @@ A document (-f) is YAML or JSON:
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --gateway 192.0.2.1
   vsrun create 8 -f finance.yaml
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --dry-run`,
-		Args: cobra.RangeArgs(0, 1),
+		Args: arguments(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			vs, err := a.newServer(args, name, file, &iface)
 			if err != nil {
@@ -63,7 +63,7 @@ A document (-f) is YAML or JSON:
 	flags.StringVar(&name, "name", "", "a name beside the number, also the host name inside")
 	flags.StringVarP(&file, "file", "f", "", "read it from a YAML or JSON document; - is standard input")
 	flags.BoolVar(&disabled, "disabled", false, "create it, but do not enable it")
-	flags.BoolVar(&dryRun, "dry-run", false, "print what would be done, as lines for a root shell")
+	flags.BoolVar(&dryRun, "dry-run", false, "print what would be done to the network, as lines for a root shell")
 	flags.BoolVar(&noProbe, "no-probe", false, "do not ask the segment whether the addresses are free")
 	return c
 }
@@ -136,9 +136,6 @@ func (a *app) dryRun(r *runtime.Runtime, vs runtime.VirtualServer, planned func(
 		return fmt.Errorf("cannot plan %s: %w", vs, err)
 	}
 	fmt.Fprint(a.out, r.Script(vs, plan))
-	for _, s := range vs.Services {
-		fmt.Fprintf(a.out, "# then, inside: %q\n", s.Command)
-	}
 	return nil
 }
 

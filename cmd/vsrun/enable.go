@@ -36,7 +36,7 @@ func (a *app) disableCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.did("vs%d disabled%s", id, hadToKill(killed))
+			a.did("%s disabled%s", name(r, id), hadToKill(killed))
 			return nil
 		})
 	timeoutFlag(c, &timeout)
@@ -47,7 +47,7 @@ func (a *app) destroyCommand() *cobra.Command {
 	var timeout time.Duration
 	c := a.manyCommand("destroy", "Remove virtual servers, with their logs and private directories",
 		func(ctx context.Context, r *runtime.Runtime, id int) error {
-			_, absent := r.Store.Load(id)
+			vs, absent := r.Store.Load(id)
 			killed, err := r.Destroy(ctx, id, timeout)
 			if err != nil {
 				return err
@@ -56,11 +56,20 @@ func (a *app) destroyCommand() *cobra.Command {
 				a.did("vs%d was not there", id)
 				return nil
 			}
-			a.did("vs%d destroyed%s", id, hadToKill(killed))
+			a.did("%s destroyed%s", vs, hadToKill(killed))
 			return nil
 		})
 	timeoutFlag(c, &timeout)
 	return c
+}
+
+// name is what messages call a virtual server by.
+func name(r *runtime.Runtime, id int) runtime.VirtualServer {
+	vs, err := r.Store.Load(id)
+	if err != nil {
+		return runtime.VirtualServer{ID: id}
+	}
+	return vs
 }
 
 func timeoutFlag(c *cobra.Command, timeout *time.Duration) {
@@ -109,10 +118,6 @@ func (a *app) each(ctx context.Context, r *runtime.Runtime, verb string, words [
 	var failed error
 	for _, word := range words {
 		id, err := find(r, word)
-		if verb == "destroy" && word != "" && errors.Is(err, runtime.ErrNotFound) {
-			a.did("%s was not there", word)
-			continue
-		}
 		if err == nil {
 			err = do(ctx, r, id)
 		}

@@ -19,7 +19,7 @@ func (a *app) logsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "logs ID [SERVICE]",
 		Short: "Show what services wrote to standard output and error",
-		Args:  cobra.RangeArgs(1, 2),
+		Args:  arguments(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := a.runtime()
 			if err == nil {

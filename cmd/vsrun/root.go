@@ -59,6 +59,7 @@ func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "vsrun",
 		Short:         "Run virtual servers on one Linux kernel",
+		Version:       version,
 		Long:          teach,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -135,6 +136,16 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// arguments wants so many of them, and shows how else.
+func arguments(low, high int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < low || len(args) > high {
+			return usagef("usage: %s", strings.TrimSuffix(c.UseLine(), " [flags]"))
+		}
+		return nil
+	}
+}
 
 // report says what went wrong, and gives the exit status for it.
 func (a *app) report(err error) int {

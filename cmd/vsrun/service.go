@@ -37,8 +37,11 @@ func (a *app) serviceAddCommand() *cobra.Command {
 	var restart string
 	var private []string
 	c := &cobra.Command{
-		Use:     "add ID NAME [flags] -- CMD…",
-		Short:   "Add a service, or change the one of that name, and start it",
+		Use:   "add ID NAME [flags] -- CMD…",
+		Short: "Add a service, or change the one of that name, and start it",
+		Long: `Add a service, or change the one of that name, and start it. The program must stay
+in the foreground: one that puts itself in the background looks as if it had
+ended, and is started again.`,
 		Example: `  vsrun service add 8 web -- nginx -c /srv/finance/nginx.conf -g 'daemon off;'`,
 		Args: func(c *cobra.Command, args []string) error {
 			if c.ArgsLenAtDash() != 2 || len(args) < 3 {
@@ -70,7 +73,7 @@ func (a *app) serviceRmCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "rm ID NAME",
 		Short: "Stop a service and forget it",
-		Args:  cobra.ExactArgs(2),
+		Args:  arguments(2, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			vs, err := a.onServer(args[0], func(r *runtime.Runtime, id int) (runtime.VirtualServer, error) {
 				return r.RemoveService(c.Context(), id, args[1])
@@ -88,10 +91,10 @@ func (a *app) orderCommand(verb, done, short string, order runtime.ServiceOrder)
 	return &cobra.Command{
 		Use:   verb + " ID NAME",
 		Short: short,
-		Args:  cobra.ExactArgs(2),
+		Args:  arguments(2, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			vs, err := a.onServer(args[0], func(r *runtime.Runtime, id int) (runtime.VirtualServer, error) {
-				return runtime.VirtualServer{ID: id}, r.Order(c.Context(), id, args[1], order)
+				return name(r, id), r.Order(c.Context(), id, args[1], order)
 			})
 			if err != nil {
 				return fmt.Errorf("cannot %s service %s of %s: %w", verb, args[1], args[0], err)

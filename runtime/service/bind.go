@@ -40,7 +40,21 @@ func (b bind) mount() error {
 		return nil
 	}
 	source := fmt.Sprintf("/proc/self/fd/%d", b.source.Fd())
-	if err := unix.Mount(source, b.target, "", unix.MS_BIND, ""); err != nil {
+	var err error
+	for range 10 {
+		err = unix.Mount(source, b.target, "", unix.MS_BIND, "")
+		if !errors.Is(err, unix.ENOENT) {
+			break
+		}
+		// It may be there all the same: replaced by rename(2) after the kernel
+		// had looked it up, or a mount of a file that has been removed, on which
+		// nothing can be mounted (fs/dcache.c, d_set_mounted). That one is in
+		// the way here, and of use to nobody.
+		if isMountPoint(b.target) {
+			unix.Unmount(b.target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("cannot mount the virtual server's own %s: %w", b.target, err)
 	}
 	return nil
@@ -82,8 +96,9 @@ func missing(path, cure string, err error) error {
 // mounts are the binds of a virtual server: those of its own, which last as long
 // as it does, and the private directories of its services.
 type mounts struct {
-	dir   string // Config.PrivateDir
-	root  *os.Root
+	keep  *os.Root // where dir is
+	dir   string   // Config.PrivateDir
+	root  *os.Root // of it
 	own   []bind
 	paths []string // private now, sorted
 	binds []bind   // of the paths, parents first
@@ -128,7 +143,12 @@ func (m *mounts) apply(paths []string) error {
 // once.
 func (m *mounts) heal() error {
 	var errs []error
-	for _, b := range slices.Concat(m.own, m.binds) {
+	for _, b := range m.own {
+		if !m.covers(b.target) {
+			errs = append(errs, b.mount())
+		}
+	}
+	for _, b := range m.binds {
 		errs = append(errs, b.mount())
 	}
 	err, text := errors.Join(errs...), ""
@@ -140,6 +160,43 @@ func (m *mounts) heal() error {
 	}
 	m.sick = text
 	return err
+}
+
+// covers reports whether the path is in a private directory, and so is nothing
+// of the host's.
+func (m *mounts) covers(path string) bool {
+	return slices.ContainsFunc(m.binds, func(b bind) bool { return within(path, b.target) })
+}
+
+// hide covers directories, each with the read-only one at cover.
+func (m *mounts) hide(dirs []string, cover string) error {
+	cover, err := filepath.EvalSymlinks(cover)
+	if err != nil {
+		return err
+	}
+	source, err := os.Open(cover)
+	if err != nil {
+		return err
+	}
+	hidden := []string{cover}
+	for _, dir := range slices.Sorted(slices.Values(dirs)) { // parents first
+		target, err := filepath.EvalSymlinks(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // there is nothing to hide, or it is hidden already
+		}
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(hidden, func(h string) bool { return within(target, h) }) {
+			continue
+		}
+		b := bind{target, source}
+		if err := b.mount(); err != nil {
+			return err
+		}
+		hidden, m.own = append(hidden, target), append(m.own, b)
+	}
+	return nil
 }
 
 // find looks up what is to be covered, before anything is, and makes what is to
@@ -176,10 +233,10 @@ func closeAll(binds []bind) {
 // not there yet.
 func (m *mounts) open(target string) (*os.File, error) {
 	if m.root == nil {
-		if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		if err := m.keep.MkdirAll(m.dir, 0o700); err != nil {
 			return nil, err
 		}
-		root, err := os.OpenRoot(m.dir)
+		root, err := m.keep.OpenRoot(m.dir)
 		if err != nil {
 			return nil, err
 		}

@@ -21,6 +21,10 @@ import (
 // it has ended.
 var ErrNotRunning = errors.New("the virtual server's init is not running")
 
+// ErrSilent says that the init lives and does not answer: it has been stopped,
+// or has far too much to do.
+var ErrSilent = errors.New("the init does not answer")
+
 // margin is what an init gets to answer and to end, beyond the time that its
 // services have.
 const margin = 5 * time.Second
@@ -30,13 +34,14 @@ const margin = 5 * time.Second
 // its own.
 type Client struct {
 	socket string
-	id     int
 	init   *process
 }
 
 // Dial finds the init that listens on socket; ErrNotRunning when there is none.
-// What a dead one has left is no error for anybody.
-func Dial(ctx context.Context, socket string) (*Client, error) {
+// What a dead one has left is no error for anybody. It waits for nobody: one
+// that is stopped is found too, unless so many have tried to talk to it that
+// its queue is full (ErrSilent).
+func Dial(socket string) (*Client, error) {
 	conn, err := connect(socket)
 	if err != nil {
 		return nil, err
@@ -46,20 +51,11 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The answer comes from a process that lived after its pidfd was opened.
-	r, err := roundTrip(ctx, conn, request{Op: opStatus})
-	if err != nil {
-		p.f.Close()
-		return nil, err
-	}
-	return &Client{socket, r.ID, p}, nil
+	return &Client{socket, p}, nil
 }
 
 // Close lets go of the init, which goes on.
 func (c *Client) Close() error { return c.init.f.Close() }
-
-// ID is the number of the virtual server, as the init was told.
-func (c *Client) ID() int { return c.id }
 
 // Pid is the init's process id as the caller counts. It may belong to another
 // process once the init has ended.
@@ -71,17 +67,25 @@ func (c *Client) Pidfd() int { return int(c.init.f.Fd()) }
 // InNamespace reports whether the init, and with it the virtual server's
 // services, is in the network namespace. ErrNotRunning when it has ended.
 func (c *Client) InNamespace(ns *nsutil.Namespace) (bool, error) {
-	own, err := nsutil.Open(c.init.proc("ns/net"))
-	if err == nil {
-		defer own.Close()
-	}
-	if !c.init.alive() { // before, the path meant the init
-		return false, ErrNotRunning
-	}
+	own, err := c.Namespace()
 	if err != nil {
 		return false, err
 	}
+	defer own.Close()
 	return own.Same(ns), nil
+}
+
+// Namespace is the network namespace that the init, and with it the virtual
+// server's services, is in. ErrNotRunning when it has ended.
+func (c *Client) Namespace() (*nsutil.Namespace, error) {
+	ns, err := nsutil.Open(c.init.proc("ns/net"))
+	if c.init.alive() { // and so the path meant the init
+		return ns, err
+	}
+	if err == nil {
+		ns.Close()
+	}
+	return nil, ErrNotRunning
 }
 
 // Set makes the virtual server's services exactly these: new ones are started,
@@ -91,52 +95,71 @@ func (c *Client) InNamespace(ns *nsutil.Namespace) (bool, error) {
 // cannot be started is an error, and is tried again as its Restart says; a
 // private directory that cannot be made is one too, and nothing has changed.
 func (c *Client) Set(ctx context.Context, services []Service) error {
-	_, err := c.do(ctx, request{Op: opSet, Services: services})
-	return err
+	return c.order(ctx, request{Op: opSet, Services: services})
 }
 
 // Status lists the services in the order of the latest Set.
 func (c *Client) Status(ctx context.Context) ([]Status, error) {
-	r, err := c.do(ctx, request{Op: opStatus})
+	r, err := c.Report(ctx)
+	return r.Services, err
+}
+
+// Report asks the init how it was started, and how its services stand.
+func (c *Client) Report(ctx context.Context) (Report, error) {
+	answer, err := c.do(ctx, request{Op: opStatus})
+	if err != nil {
+		return Report{}, err
+	}
+	if answer.Report == nil {
+		return Report{}, errors.New("the init's answer holds no report")
+	}
+	r := *answer.Report
 	for i, s := range r.Services {
 		if s.Pid != 0 {
 			r.Services[i].Pid = c.init.child(s.Pid)
 		}
 	}
-	return r.Services, err
+	return r, nil
 }
 
 // StartService starts a service that is stopped, or that waits for its next
 // try. Running already is success.
 func (c *Client) StartService(ctx context.Context, name string) error {
-	_, err := c.do(ctx, request{Op: opStart, Name: name})
-	return err
+	return c.order(ctx, request{Op: opStart, Name: name})
 }
 
 // StopService stops a service and returns when it has ended. It stays stopped
 // until it is started by name.
 func (c *Client) StopService(ctx context.Context, name string) error {
-	_, err := c.do(ctx, request{Op: opStop, Name: name})
-	return err
+	return c.order(ctx, request{Op: opStop, Name: name})
 }
 
 // RestartService stops the service if it runs, and starts it.
 func (c *Client) RestartService(ctx context.Context, name string) error {
-	_, err := c.do(ctx, request{Op: opRestart, Name: name})
+	return c.order(ctx, request{Op: opRestart, Name: name})
+}
+
+// order sends a request that services start and stop upon. A service has
+// stopWithin to end; an init that is silent for longer than that is hung.
+func (c *Client) order(ctx context.Context, r request) error {
+	patient, cancel := context.WithTimeout(ctx, stopWithin+margin)
+	defer cancel()
+	_, err := c.do(patient, r)
 	return err
 }
 
 // Shutdown ends the virtual server's processes: the services are asked to end,
 // in reverse order, and those that have not after timeout are killed. It returns
 // when no process is left, with the names of the killed; "init" is among them
-// when the init itself had to be. Having ended already is success.
+// when the init itself had to be, because it did not do that in timeout and 5 s.
+// Having ended already is success.
 func (c *Client) Shutdown(ctx context.Context, timeout time.Duration) ([]string, error) {
 	asked, cancel := context.WithTimeout(ctx, timeout+margin)
 	defer cancel()
 	r, err := c.do(asked, request{Op: opShutdown, Timeout: timeout})
-	if errors.Is(err, ErrNotRunning) {
-		// It has ended, or somebody has removed its socket: an init takes
-		// SIGTERM for the same request.
+	if errors.Is(err, ErrNotRunning) || errors.Is(err, ErrSilent) {
+		// It has ended, or somebody has removed its socket, or its queue is
+		// full: an init takes SIGTERM for the same request.
 		err = c.init.signal(unix.SIGTERM)
 	}
 	if err == nil {
@@ -172,7 +195,7 @@ func (c *Client) Kill(ctx context.Context) error {
 // tidy removes the dead init's socket, unless a new init has it already.
 func (c *Client) tidy() error {
 	err := locked(filepath.Dir(c.socket), func() error { return removeStale(c.socket) })
-	if errors.Is(err, errTaken) || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, ErrTaken) || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
@@ -202,8 +225,10 @@ func roundTrip(ctx context.Context, conn *os.File, r request) (response, error) 
 	line, err := exchange(conn, r)
 	switch {
 	case err == nil:
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return response{}, ErrSilent
 	case ctx.Err() != nil:
-		return response{}, fmt.Errorf("the init does not answer: %w", ctx.Err())
+		return response{}, ctx.Err()
 	case gone(err):
 		return response{}, ErrNotRunning
 	default:

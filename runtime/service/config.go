@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Config is what the init of a virtual server is told once, when it starts.
@@ -20,6 +23,19 @@ type Config struct {
 	// PrivateDir is where private directories are kept, each under the path it
 	// has inside. It is made when the first one is needed.
 	PrivateDir string `json:"privateDir"`
+
+	// Hide are directories that the virtual server does not see into, because
+	// they are the host's, or hold what is other virtual servers'. LogDir,
+	// PrivateDir and the socket may be there.
+	Hide []string `json:"hide,omitempty"`
+}
+
+// Same reports whether both give a virtual server the same name and DNS. The
+// other fields say where things are, and an init goes on that has been told
+// otherwise.
+func (c Config) Same(o Config) bool {
+	return c.hostname() == o.hostname() &&
+		slices.Equal(c.DNS.Servers, o.DNS.Servers) && slices.Equal(c.DNS.Search, o.DNS.Search)
 }
 
 // DNS says whom the virtual server asks for names.
@@ -66,6 +82,10 @@ func (c Config) Validate() []Problem {
 		clean := path.IsAbs(dir.path) && path.Clean(dir.path) == dir.path
 		add(dir.field, !clean, fmt.Sprintf("%q is not a clean absolute path", dir.path))
 	}
+	for i, dir := range c.Hide {
+		good := path.IsAbs(dir) && path.Clean(dir) == dir && dir != "/"
+		add(fmt.Sprintf("hide[%d]", i), !good, fmt.Sprintf("%q is not a clean absolute path", dir))
+	}
 	for i, a := range c.DNS.Servers {
 		add(fmt.Sprintf("dns.servers[%d]", i), !a.IsValid(), "is no address")
 	}
@@ -80,6 +100,15 @@ func (c Config) Validate() []Problem {
 type boot struct {
 	Config Config `json:"config"`
 	Socket string `json:"socket"`
+	Host   uint64 `json:"host"` // the starter's PID namespace, by its inode number
+}
+
+func newBoot(cfg Config, socket string) (boot, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
+		return boot{}, fmt.Errorf("cannot see the PID namespace: %w", err)
+	}
+	return boot{cfg, socket, st.Ino}, nil
 }
 
 // joined makes one error of all problems, nil of none.

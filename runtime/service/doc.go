@@ -16,5 +16,6 @@
 //
 // Contract: a virtual server's processes live exactly as long as its init, and
 // the init lives exactly until it is asked to end or killed, whatever becomes of
-// the process that started it.
+// the process that started it. As long as it lives it can be found: by [Dial],
+// or by [Find] when its socket is lost.
 package service

@@ -46,7 +46,7 @@ func (c *Client) Exec(ctx context.Context, argv, env []string, stdin, stdout, st
 	defer signal.Stop(signals)
 	attr := &os.ProcAttr{
 		Dir:   "/",
-		Env:   merge(environment(c.id), env),
+		Env:   merge(environment(c.init.number()), env),
 		Files: []*os.File{cmp.Or(stdin, null), cmp.Or(stdout, null), cmp.Or(stderr, null)},
 	}
 	var p *os.Process

@@ -196,7 +196,7 @@ func TestExecTerminal(t *testing.T) {
 
 // execRole runs a command in the foreground of a terminal.
 func execRole() error {
-	c, err := Dial(context.Background(), os.Getenv("SOCKET"))
+	c, err := Dial(os.Getenv("SOCKET"))
 	if err != nil {
 		return err
 	}

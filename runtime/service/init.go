@@ -8,6 +8,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -53,20 +54,44 @@ func runInit() error {
 	}
 	config.Close()
 	s, err := prepare(b)
+	if err == nil {
+		err = s.appear(b, answer)
+	}
 	if err != nil {
 		io.WriteString(answer, err.Error())
 		return err
-	}
-	// A starter that died meanwhile may be followed by one that has looked for
-	// an init, found none that listened, and goes by that.
-	if _, err := io.WriteString(answer, ready); err != nil {
-		os.Remove(b.Socket)
-		return fmt.Errorf("the starter ended before this init was ready: %w", err)
 	}
 	answer.Close()
 	log.Printf("ready for virtual server %d", b.Config.ID)
 	s.run()
 	return nil
+}
+
+// appear makes the socket, as the last thing before the directory that it is in
+// goes out of sight, and tells the starter.
+func (s *supervisor) appear(b boot, answer io.Writer) error {
+	dir, err := os.OpenRoot(filepath.Dir(b.Socket))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	listener, err := listen(b.Socket)
+	if err != nil {
+		return err
+	}
+	err = s.mounts.hide(b.Config.Hide, b.Config.NetnsDir)
+	if err == nil {
+		// A starter that died meanwhile may be followed by one that has looked
+		// for an init, found none that listened, and goes by that.
+		if _, err = io.WriteString(answer, ready); err != nil {
+			err = fmt.Errorf("the starter ended before this init was ready: %w", err)
+		}
+	}
+	if err != nil {
+		dir.Remove(filepath.Base(b.Socket))
+		return err
+	}
+	return s.serve(listener)
 }
 
 // closeInherited lets go of what the starter was started with, such as the lock
@@ -111,14 +136,22 @@ func readBoot(r io.Reader) (boot, error) {
 func prepare(b boot) (*supervisor, error) {
 	c := b.Config
 	unix.Umask(0o022)
-	// Opened before a private directory can cover it.
+	if err := hold(c.LogDir); err != nil {
+		log.Printf("%v: without its socket, this init cannot be found", err)
+	}
+	// Opened before anything can cover them.
 	logs, err := os.OpenRoot(c.LogDir)
 	if err != nil {
 		return nil, err
 	}
+	keep, err := os.OpenRoot(filepath.Dir(c.PrivateDir))
+	if err != nil {
+		return nil, err
+	}
 	s := &supervisor{
-		id: c.ID, env: environment(c.ID), logs: logs, mounts: &mounts{dir: c.PrivateDir},
-		calls: make(chan *call), ticks: make(chan tick), shifts: make(chan struct{}, 1),
+		config: c, host: b.Host, env: environment(c.ID), logs: logs,
+		mounts: &mounts{keep: keep, dir: filepath.Base(c.PrivateDir)},
+		calls:  make(chan *call), ticks: make(chan tick), shifts: make(chan struct{}, 1),
 	}
 	s.catchSignals()
 	if err := partMounts(c.NetnsDir); err != nil {
@@ -137,10 +170,7 @@ func prepare(b boot) (*supervisor, error) {
 	if err := seal(c.NetnsDir); err != nil {
 		return nil, err
 	}
-	if err := watchMounts(s.shifts); err != nil {
-		return nil, err
-	}
-	return s, s.listen(b.Socket)
+	return s, watchMounts(s.shifts)
 }
 
 // catchSignals has all signals caught: PID 1 that dies takes everything along,
@@ -154,12 +184,8 @@ func (s *supervisor) catchSignals() {
 	signal.Notify(s.terms, unix.SIGTERM, unix.SIGINT)
 }
 
-// listen makes the socket and answers whoever connects.
-func (s *supervisor) listen(path string) error {
-	f, err := listen(path)
-	if err != nil {
-		return err
-	}
+// serve answers whoever connects.
+func (s *supervisor) serve(f *os.File) error {
 	listener, err := f.SyscallConn()
 	if err != nil {
 		return err
@@ -182,7 +208,7 @@ func (s *supervisor) listen(path string) error {
 // answer to each request: a connection that is closed at once tells nothing.
 func (s *supervisor) welcome(conn *os.File) {
 	ask := s.ask
-	if err := checkPeer(conn); err != nil {
+	if err := checkPeer(conn, s.host); err != nil {
 		ask = func(r request) *call {
 			c := newCall(r)
 			c.answer <- response{Error: err.Error()}

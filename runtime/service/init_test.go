@@ -162,7 +162,7 @@ func TestInitSignals(t *testing.T) {
 	if err := v.init.wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Dial(t.Context(), v.socket); !errors.Is(err, ErrNotRunning) {
+	if _, err := Dial(v.socket); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("Dial after SIGTERM: %v", err)
 	}
 }
@@ -232,13 +232,13 @@ func TestOnlyOneInit(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "another init listens there") {
 		t.Errorf("the second: %v", err)
 	}
-	c, err := Dial(t.Context(), v.socket)
+	c, err := Dial(v.socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if c.Pid() != v.Pid() || c.ID() != v.cfg.ID {
-		t.Errorf("found process %d of %d", c.Pid(), c.ID())
+	if c.Pid() != v.Pid() || c.init.number() != v.cfg.ID {
+		t.Errorf("found process %d of %d", c.Pid(), c.init.number())
 	}
 }
 

@@ -20,43 +20,61 @@ type process struct {
 	f   *os.File
 }
 
-// peerProcess is the process that listens at the other end of the connection.
-// Only what is answered on conn afterwards proves that it is: without
-// SO_PEERPIDFD (Linux 6.5) the number could have become another's before it was
-// opened.
+var errUnseen = errors.New("the init is in a PID namespace that cannot be seen from here")
+
+// peerProcess is the process that listens at the other end of the connection;
+// ErrNotRunning when it has ended.
 func peerProcess(conn *os.File) (*process, error) {
 	cred, err := peer(conn)
 	if err != nil {
 		return nil, err
 	}
 	if cred.Pid == 0 {
-		return nil, errors.New("the init is in a PID namespace that cannot be seen from here")
+		return nil, errUnseen
 	}
-	raw, err := conn.SyscallConn()
+	p, err := openProcess(int(cred.Pid))
 	if err != nil {
 		return nil, err
 	}
-	fd := -1
-	if e := raw.Control(func(c uintptr) {
-		fd, err = unix.GetsockoptInt(int(c), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
-	}); e != nil {
-		return nil, e
+	// A process closes its files before its number can be another's: as long as
+	// the other end is open, the pidfd is that of whoever has it open.
+	if hungUp(conn) {
+		p.f.Close()
+		return nil, ErrNotRunning
 	}
-	if errors.Is(err, unix.ENOPROTOOPT) {
-		fd, err = unix.PidfdOpen(int(cred.Pid), 0)
-	}
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) { // ended and reaped
+	return p, nil
+}
+
+// openProcess opens the process that has the number now; ErrNotRunning when
+// none has.
+func openProcess(pid int) (*process, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) { // EINVAL: the number is a thread's
 		return nil, ErrNotRunning
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot open process %d: %w", cred.Pid, err)
+		return nil, fmt.Errorf("cannot open process %d: %w", pid, err)
 	}
-	unix.CloseOnExec(fd)
 	if err := unix.SetNonblock(fd, true); err != nil { // for wait's sake
 		unix.Close(fd)
 		return nil, err
 	}
-	return &process{int(cred.Pid), os.NewFile(uintptr(fd), "pidfd")}, nil
+	return &process{pid, os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+// hungUp reports whether the other end of the connection has been closed.
+func hungUp(conn *os.File) bool {
+	up := false
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	err = raw.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd)}} // POLLHUP and POLLERR are always told
+		n, err := unix.Poll(fds, 0)
+		up = n == 0 && err == nil
+	})
+	return err != nil || !up
 }
 
 // wait waits until the process has ended. A PID namespace's init has ended when
@@ -107,6 +125,15 @@ func (p *process) signal(sig unix.Signal) error {
 // proc is a file of the process in /proc.
 func (p *process) proc(name string) string {
 	return filepath.Join("/proc", strconv.Itoa(p.pid), name)
+}
+
+// number is the virtual server's, which the init's title tells; 0 when it has
+// ended.
+func (p *process) number() int {
+	text, _ := os.ReadFile(p.proc("cmdline"))
+	_, title, _ := strings.Cut(strings.TrimSuffix(string(text), "\x00"), "\x00vs")
+	n, _ := strconv.Atoi(title)
+	return n
 }
 
 // child translates the number that a child of the process has in its PID

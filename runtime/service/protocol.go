@@ -26,7 +26,8 @@ const (
 	opShutdown = "shutdown"
 )
 
-// maxLine bounds a line in bytes.
+// maxLine bounds a request in bytes. An answer may be longer: it repeats the
+// request that was the latest set.
 const maxLine = 1 << 20
 
 type request struct {
@@ -37,23 +38,29 @@ type request struct {
 }
 
 type response struct {
-	Error    string   `json:"error,omitempty"`
-	ID       int      `json:"id,omitempty"`
-	Services []Status `json:"services,omitempty"` // status
-	Killed   []string `json:"killed,omitempty"`   // shutdown
+	Error  string   `json:"error,omitempty"`
+	Report *Report  `json:"report,omitempty"` // status
+	Killed []string `json:"killed,omitempty"` // shutdown
+}
+
+// A Report is what an init tells about itself.
+type Report struct {
+	Config   Config    `json:"config"`   // as it was started with
+	Wanted   []Service `json:"wanted"`   // the list of the latest Set
+	Services []Status  `json:"services"` // in the same order, then those that are still ending
 }
 
 // Status is how a service stands.
 type Status struct {
 	Name     string    `json:"name"`
 	State    State     `json:"state"`
-	Pid      int       `json:"pid,omitempty"` // of the main process, as the host counts; 0: none
-	Restarts int       `json:"restarts"`      // how often it was started again unasked
-	Since    time.Time `json:"since"`         // when it came into State
+	Pid      int       `json:"pid"`      // of the main process, as the host counts; 0: none
+	Restarts int       `json:"restarts"` // how often it was started again unasked
+	Since    time.Time `json:"since"`    // when it came into State
 	Last     string    `json:"last,omitempty"`
 }
 
-var errTooLong = errors.New("a request or an answer is longer than 1 MiB")
+var errTooLong = errors.New("a request is longer than 1 MiB")
 
 // decodeRequest reads one line and refuses everything that cannot be done
 // whatever the state of the services.
@@ -128,7 +135,7 @@ func writeLine(conn *os.File, v any) error {
 	if err != nil {
 		return err
 	}
-	if len(line) >= maxLine {
+	if _, ok := v.(request); ok && len(line) >= maxLine {
 		return errTooLong
 	}
 	conn.SetWriteDeadline(time.Now().Add(idle))

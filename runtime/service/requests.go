@@ -15,7 +15,7 @@ func (s *supervisor) handle(c *call) {
 	}
 	switch c.Op {
 	case opStatus:
-		c.answer <- response{ID: s.id, Services: s.status()}
+		c.answer <- response{Report: s.report()}
 	case opSet:
 		s.set(c)
 	case opStart:
@@ -29,12 +29,15 @@ func (s *supervisor) handle(c *call) {
 	}
 }
 
-func (s *supervisor) status() []Status {
-	list := []Status{}
+func (s *supervisor) report() *Report {
+	r := &Report{Config: s.config, Wanted: []Service{}, Services: []Status{}}
 	for _, u := range s.units {
-		list = append(list, u.status())
+		r.Services = append(r.Services, u.status())
+		if slices.Contains(s.names, u.service.Name) {
+			r.Wanted = append(r.Wanted, u.service)
+		}
 	}
-	return list
+	return r
 }
 
 func (s *supervisor) find(name string) *unit {
@@ -105,7 +108,7 @@ func news(u *unit, service Service, had []string) (event, bool) {
 	switch {
 	case !slices.Contains(had, service.Name):
 		return start, true
-	case !u.service.equal(service):
+	case !u.service.Equal(service):
 		return change, true
 	}
 	return 0, false

@@ -125,7 +125,8 @@ func within(p, dir string) bool {
 	return p == dir || strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/")
 }
 
-func (s Service) equal(o Service) bool {
+// Equal reports whether both are the same definition.
+func (s Service) Equal(o Service) bool {
 	return s.Name == o.Name && s.Restart == o.Restart &&
 		slices.Equal(s.Command, o.Command) && slices.Equal(s.Private, o.Private)
 }

@@ -340,7 +340,7 @@ func TestShutdown(t *testing.T) {
 			t.Errorf("again: %q, %v", killed, err)
 		}
 	}
-	if _, err := Dial(t.Context(), v.socket); err != ErrNotRunning {
+	if _, err := Dial(v.socket); err != ErrNotRunning {
 		t.Errorf("Dial: %v", err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/vsrun/vsrun/nsutil"
@@ -16,7 +18,7 @@ import (
 // Start starts the init of a virtual server in its network namespace, and
 // returns when it can be talked to; it has no services yet. program is the path
 // of vs-init. The directory of socket must exist. An init that listens there
-// already is an error.
+// already is ErrTaken.
 //
 // Start may be interrupted at any instant, by SIGKILL too. Until the whole
 // configuration is in its pipe, an init that has been made reads the pipe's end
@@ -27,7 +29,11 @@ func Start(ctx context.Context, ns *nsutil.Namespace, program, socket string, cf
 	if err := errors.Join(joined(cfg.Validate()), checkSocketPath(socket)); err != nil {
 		return nil, err
 	}
-	p, answer, err := launchInit(ns, program, boot{cfg, socket})
+	b, err := newBoot(cfg, socket)
+	if err != nil {
+		return nil, err
+	}
+	p, answer, err := launchInit(ns, program, b)
 	if err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", program, err)
 	}
@@ -55,16 +61,18 @@ func meet(ctx context.Context, p *os.Process, answer *os.File, socket string) (*
 		return nil, err
 	case len(text) == 0:
 		return nil, errors.New("the init ended before it was ready: see its log")
+	case strings.HasSuffix(string(text), ErrTaken.Error()):
+		return nil, fmt.Errorf("cannot listen on %s: %w", socket, ErrTaken)
 	case string(text) != ready:
 		return nil, errors.New(string(text))
 	}
-	c, err := Dial(ctx, socket)
+	c, err := Dial(socket)
 	if err != nil {
 		return nil, err
 	}
 	if c.Pid() != p.Pid {
 		c.Close()
-		return nil, fmt.Errorf("another init listens on %s", socket)
+		return nil, fmt.Errorf("cannot listen on %s: %w", socket, ErrTaken)
 	}
 	return c, nil
 }
@@ -76,8 +84,10 @@ func launchInit(ns *nsutil.Namespace, program string, b boot) (*os.Process, *os.
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := os.MkdirAll(b.Config.LogDir, 0o750); err != nil {
-		return nil, nil, err
+	for _, dir := range []string{b.Config.LogDir, filepath.Dir(b.Config.PrivateDir)} {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return nil, nil, err
+		}
 	}
 	logs, err := os.OpenRoot(b.Config.LogDir)
 	if err != nil {

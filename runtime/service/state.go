@@ -16,9 +16,10 @@ const (
 	Backoff                 // ended or could not be started; waits for the next try
 	Failed                  // ended badly or could not be started, and is left so
 	Finished                // ended by itself with status 0, and is left so
+	Unknown                 // its init does not answer; no init says so
 )
 
-var states = []string{"stopped", "running", "stopping", "restarting", "backoff", "failed", "finished"}
+var states = []string{"stopped", "running", "stopping", "restarting", "backoff", "failed", "finished", "unknown"}
 
 func (s State) String() string {
 	if int(s) < len(states) {

@@ -15,7 +15,8 @@ import (
 // A supervisor owns all units. Only its event loop touches them, starts
 // processes and reaps them; everybody else sends it messages.
 type supervisor struct {
-	id     int
+	config Config
+	host   uint64 // boot.Host
 	env    []string
 	logs   *os.Root
 	mounts *mounts

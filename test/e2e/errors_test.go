@@ -178,7 +178,7 @@ vsrun: id 4095 is out of range: 1 to 4094
 hint: see vsrun --help, or vsrun COMMAND --help
 `},
 	{name: "id zero", args: "create 0", code: 2, stderr: `
-vsrun: id 0 is out of range: 1 to 4094
+vsrun: id is missing, or 0: it is 1 to 4094
 hint: see vsrun --help, or vsrun COMMAND --help
 `},
 	{name: "bad MAC", args: "create 8 --port eth1 --mac 02:00", code: 2, stderr: `
