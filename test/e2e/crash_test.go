@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,7 +82,6 @@ func TestCrashedCommandsCompleteAgain(t *testing.T) {
 			c.before()
 			delay := whole * time.Duration(k+1) / time.Duration(c.runs)
 			crash(t, delay, crashDocument, c.args...)
-			s.settle(t)
 			began := time.Now()
 			if r := s.VsrunIn(crashDocument, c.args...); r.Code != 0 {
 				t.Errorf("killed after %v, and again: %v", delay, r)
@@ -105,27 +103,6 @@ func TestCrashedCommandsCompleteAgain(t *testing.T) {
 	}
 }
 
-// settle waits until what a crash has left on its way is through: a namespace
-// without a name, whose MAC is taken until the kernel has ended it, and an init
-// that does not listen yet.
-func (s *site) settle(t *testing.T) {
-	t.Helper()
-	soon(t, func() error {
-		published := strings.Contains(s.Run(t, "ip", "netns"), "vs8")
-		if mac := derived(t, "vs8", "eth0"); !published && s.onPort(t, mac) {
-			return fmt.Errorf("nobody publishes a namespace, and yet the port has %s", mac)
-		}
-		if alive(t, "vs-init\x00vs8") == 0 {
-			return nil
-		}
-		conn, err := net.Dial("unix", filepath.Join(s.RunDir, "vs8", "init.sock"))
-		if err != nil {
-			return err
-		}
-		return conn.Close()
-	})
-}
-
 func (s *site) must(t *testing.T, r lab.Result) {
 	t.Helper()
 	if r.Code != 0 {
@@ -142,7 +119,6 @@ func TestDestroyAfterACrash(t *testing.T) {
 	const runs = 20
 	for k := range runs {
 		crash(t, whole*time.Duration(k+1)/runs, crashDocument, create...)
-		s.settle(t)
 		s.MustVsrun(t, "destroy", "8")
 	}
 	if leaks := s.Leaks(); leaks != "" {
