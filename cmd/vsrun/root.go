@@ -67,9 +67,9 @@ func (a *app) command() *cobra.Command {
 		PersistentPreRun: func(*cobra.Command, []string) { a.running = true },
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.stateDir, "state-dir", setting("VSRUN_STATE_DIR", "/var/lib/vsrun"), "what virtual servers should be, and their logs")
-	flags.StringVar(&a.runDir, "run-dir", setting("VSRUN_RUN_DIR", "/run/vsrun"), "sockets of what runs")
-	flags.StringVar(&a.netnsDir, "netns-dir", setting("VSRUN_NETNS_DIR", "/run/netns"), "where namespaces are published")
+	flags.StringVar(&a.stateDir, "state-dir", setting("VSRUN_STATE_DIR", "/var/lib/vsrun"), "what virtual servers should be, and their logs (VSRUN_STATE_DIR)")
+	flags.StringVar(&a.runDir, "run-dir", setting("VSRUN_RUN_DIR", "/run/vsrun"), "sockets of what runs (VSRUN_RUN_DIR)")
+	flags.StringVar(&a.netnsDir, "netns-dir", setting("VSRUN_NETNS_DIR", "/run/netns"), "where namespaces are published (VSRUN_NETNS_DIR)")
 	root.AddCommand(
 		a.createCommand(), a.attachCommand(), a.detachCommand(),
 		a.enableCommand(), a.disableCommand(), a.destroyCommand(),
