@@ -1,6 +1,7 @@
 package plumbing
 
 import (
+	"errors"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -75,13 +76,13 @@ func rawCreate(b *testing.B, place Place, port int, i Interface) *nsutil.Namespa
 		b.Fatal(err)
 	}
 	to := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	errs, err := inside.do(
+	errs := inside.do(
 		linkUp(1), linkUp(2),
 		address(unix.RTM_NEWADDR, unix.NLM_F_CREATE, 2, i.Addresses[0]),
 		route(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, 2, Route{To: to, Via: i.Gateways[0]}),
 	)
-	if err != nil || slices.ContainsFunc(errs, func(e error) bool { return e != nil }) {
-		b.Fatal(err, errs)
+	if err := errors.Join(errs...); err != nil {
+		b.Fatal(err)
 	}
 	if err := ns.Publish(place.Path()); err != nil {
 		b.Fatal(err)

@@ -162,11 +162,7 @@ func (h *Handle) destroySockets() error {
 		if err != nil {
 			return err
 		}
-		errs, err := s.do(kill...)
-		if err != nil {
-			return err
-		}
-		for _, err := range errs {
+		for _, err := range s.do(kill...) {
 			// Gone by itself, a kernel that cannot (CONFIG_INET_DIAG_DESTROY), or a
 			// listener of MPTCP, which has no peer to tell.
 			if unlessGone(err) != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) {

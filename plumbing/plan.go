@@ -104,19 +104,16 @@ func (p Plan) apply(ctx context.Context, h *Handle) (Plan, error) {
 		}
 		messages[k] = m
 	}
-	errs, err := h.inside.do(messages...)
-	if err != nil {
-		return nil, err
-	}
 	var applied Plan
-	for k, s := range p {
-		if errs[k] == nil {
-			applied = append(applied, s)
-		} else if err == nil {
-			err = cannot(s, h, errs[k])
+	var first error
+	for k, err := range h.inside.do(messages...) {
+		if err == nil {
+			applied = append(applied, p[k])
+		} else if first == nil {
+			first = cannot(p[k], h, err)
 		}
 	}
-	return applied, err
+	return applied, first
 }
 
 // reversed is the plan that undoes p.

@@ -63,43 +63,58 @@ func lowerFirst(s string) string {
 const maxSend = 32 << 10
 
 // do sends the requests, as many as fit at a time, and gives each one's error.
-// The kernel goes on after a refused request, so several can have failed. Only
-// the last of a send is acknowledged: a refusal is always told.
-func (s *netlinkSocket) do(requests ...message) ([]error, error) {
+// The kernel goes on after a refused request, so several can have failed.
+func (s *netlinkSocket) do(requests ...message) []error {
 	errs := make([]error, len(requests))
 	for start := 0; start < len(requests); {
-		var out []byte
-		first, end := s.seq+1, start
-		for ; end < len(requests) && (end == start || len(out)+requests[end].size() <= maxSend); end++ {
-			s.seq++
-			out = requests[end].append(out, s.seq, 0)
-		}
-		last := requests[end-1]
-		binary.NativeEndian.PutUint16(out[len(out)-last.size()+6:], last.flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK)
-		if err := unix.Sendto(s.fd, out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-			return nil, fmt.Errorf("cannot send to the kernel: %w", err)
-		}
-		err := s.read(s.seq, func(seq uint32, e error) {
-			if k := int(seq - first); k >= 0 && start+k < end {
-				errs[start+k] = e
+		end := start + fitting(requests[start:])
+		if err := s.send(requests[start:end], errs[start:end]); err != nil {
+			for k := start; k < len(errs); k++ {
+				errs[k] = err
 			}
-		}, nil)
-		if err != nil {
-			return nil, err
+			break
 		}
 		start = end
 	}
-	return errs, nil
+	return errs
+}
+
+// fitting is how many requests go in one send: one at least.
+func fitting(requests []message) int {
+	size := 0
+	for k, m := range requests {
+		if size += m.size(); size > maxSend {
+			return max(k, 1)
+		}
+	}
+	return len(requests)
+}
+
+// send sends requests together, and puts each one's refusal into errs. Only the
+// last is acknowledged: a refusal is always told.
+func (s *netlinkSocket) send(requests []message, errs []error) error {
+	var out []byte
+	first := s.seq + 1
+	for k, m := range requests {
+		s.seq++
+		flags := uint16(0)
+		if k == len(requests)-1 {
+			flags = unix.NLM_F_ACK
+		}
+		out = m.append(out, s.seq, flags)
+	}
+	if err := unix.Sendto(s.fd, out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("cannot send to the kernel: %w", err)
+	}
+	return s.read(s.seq, func(seq uint32, err error) {
+		if k := int(seq - first); k >= 0 && k < len(errs) {
+			errs[k] = err
+		}
+	}, nil)
 }
 
 // one sends a single request.
-func (s *netlinkSocket) one(m message) error {
-	errs, err := s.do(m)
-	if err != nil {
-		return err
-	}
-	return errs[0]
-}
+func (s *netlinkSocket) one(m message) error { return s.do(m)[0] }
 
 // get sends a request and hands the answer's payload to each.
 func (s *netlinkSocket) get(m message, each func(payload []byte)) error {

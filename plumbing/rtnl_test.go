@@ -281,10 +281,7 @@ func TestBatchTellsWhichFailed(t *testing.T) {
 		5: {unix.EINVAL, "mtu less than device minimum"},
 		6: {unix.ENODEV, ""},
 	}
-	errs, err := s.do(batch...)
-	if err != nil || len(errs) != len(batch) {
-		t.Fatalf("%v, %v", errs, err)
-	}
+	errs := s.do(batch...)
 	for k, got := range errs {
 		w, fails := want[k]
 		if fails != (got != nil) || fails && !errors.Is(got, w.errno) || w.text != "" && got.Error() != w.text {
@@ -329,10 +326,7 @@ func TestBatchLargerThanASend(t *testing.T) {
 	for k := 40; k < len(batch); k += 40 {
 		batch[k] = batch[k-1]
 	}
-	errs, err := s.do(batch...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	errs := s.do(batch...)
 	for k, got := range errs {
 		if refused := k > 0 && k%40 == 0; refused && !errors.Is(got, unix.EEXIST) || !refused && got != nil {
 			t.Fatalf("request %d: %v", k, got)
@@ -354,14 +348,27 @@ func TestManyRoutes(t *testing.T) {
 		binary.BigEndian.PutUint16(a[4:], uint16(k+1))
 		batch = append(batch, route(unix.RTM_NEWROUTE, add, 1, Route{To: netip.PrefixFrom(netip.AddrFrom16(a), 48), Table: 7}))
 	}
-	errs, err := s.do(batch...)
-	if err := errors.Join(append(errs, err)...); err != nil {
+	if err := errors.Join(s.do(batch...)...); err != nil {
 		t.Fatal(err)
 	}
 	out := runIn(t, ns, "ip", "-6", "route", "show", "table", "7", "proto", fmt.Sprint(routeProtocol))
 	if got := strings.Count(out, "\n"); got != 3000 {
 		t.Errorf("%d routes are there, want 3000", got)
 	}
+}
+
+// What cannot be sent has failed, each of them.
+func TestSendFails(t *testing.T) {
+	lab.New(t)
+	s := socketIn(t, namespace(t))
+	fd := s.fd
+	s.fd = -1
+	for k, err := range s.do(linkUp(1), linkUp(1)) {
+		if !errors.Is(err, unix.EBADF) {
+			t.Errorf("request %d on a closed socket: %v", k, err)
+		}
+	}
+	s.fd = fd
 }
 
 // After a refusal the socket is as good as new.
