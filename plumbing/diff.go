@@ -34,6 +34,7 @@ func Diff(place Place, want Network, have State) (Plan, error) {
 	d.addresses()
 	d.setRoutes()
 	d.staleAddresses()
+	d.plan = append(d.plan, d.lower...)
 	if have.Namespace == Absent {
 		d.add(publish{})
 	}
@@ -135,6 +136,7 @@ type differ struct {
 	have   State
 	routes []Route // wanted
 	plan   Plan
+	lower  Plan            // MTUs that become smaller: below 1280 IPv6 goes, with all that is to be deleted
 	remade map[string]bool // interfaces that are deleted, with all on them
 	fresh  []announcement  // addresses the segment has not heard of
 }
@@ -224,8 +226,11 @@ func (d *differ) links() {
 			d.add(addLink{i.Name, i.Port, port.Index, i.MAC, mtu})
 			link = Link{MTU: mtu}
 		}
-		if link.MTU != mtu {
+		switch {
+		case link.MTU < mtu:
 			d.add(setMTU{i.Name, mtu, link.MTU})
+		case link.MTU > mtu:
+			d.lower = append(d.lower, setMTU{i.Name, mtu, link.MTU})
 		}
 		if mark := d.place.mark(i.Name); link.Alias != mark {
 			d.add(markLink{i.Name, mark, link.Alias})

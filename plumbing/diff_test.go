@@ -346,9 +346,9 @@ func TestReversed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `ip -n vs8 route delete default via 192.0.2.1 dev eth0 proto 118
+	want := `ip -n vs8 link set dev eth0 mtu 1500
+ip -n vs8 route delete default via 192.0.2.1 dev eth0 proto 118
 ip -n vs8 address delete 192.0.2.8/24 dev eth0
-ip -n vs8 link set dev eth0 mtu 1500
 ip netns exec vs8 sysctl -qw net.ipv4.ip_forward=1
 `
 	if d := cmp.Diff(want, plan.reversed().Script(vs8)); d != "" {
