@@ -276,6 +276,7 @@ func mendsDrift(t *testing.T, host *lab.Host) {
 		ip -n vs8 link set veth7 up
 		ip -n vs8 address add 198.51.100.77/32 dev veth7
 		ip -n vs8 address add 198.51.100.78/32 dev lo
+		ip -n vs8 address add 203.0.113.210/32 dev eth0 valid_lft 1000 preferred_lft 1000
 		ip -n vs8 route add 203.0.113.64/26 dev veth7 proto static
 		ip -n vs8 route add unreachable 203.0.113.128/26
 		ip -n vs8 rule add pref 77 to 203.0.113.64/26 table 77`)

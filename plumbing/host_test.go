@@ -179,6 +179,11 @@ func line(t fataler, o map[string]any) string {
 	for _, key := range []string{"ifindex", "link_index", "tentative", "optimistic", "expires"} {
 		delete(o, key)
 	}
+	for _, life := range []string{"valid_life_time", "preferred_life_time"} {
+		if left, ok := o[life].(json.Number); ok && left != "4294967295" { // not for ever
+			o[life] = "limited"
+		}
+	}
 	b, err := json.Marshal(o)
 	if err != nil {
 		t.Fatal(err)
