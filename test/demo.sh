@@ -7,7 +7,12 @@ set -euo pipefail
 bin=$(cd "$(dirname "$0")/.." && pwd)/bin
 here=$bin/../test/$(basename "$0")
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold= green= plain=
+if [ -t 1 ]; then
+	bold=$'\033[1m' green=$'\033[32m' plain=$'\033[0m'
+fi
+
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 
 # show prints a command as a user types it, and runs it.
 show() {
@@ -15,7 +20,7 @@ show() {
 	for word; do
 		case $word in *[\ \;\'\(\|]*) line="$line '$word'" ;; *) line="$line $word" ;; esac
 	done
-	printf '\033[32m%s\033[0m\n' "$line"
+	printf '%s%s%s\n' "$green" "$line" "$plain"
 	"$@"
 }
 
