@@ -161,6 +161,18 @@ ip -n vs8 address delete 192.0.2.8/24 dev eth0
 		}),
 		plan: "ip -n vs8 route delete 198.51.100.0/24 via 192.0.2.7 dev eth0 proto 118\n",
 	}, {
+		name: "an IPv6 route goes, and not the one with another metric",
+		want: func() Network {
+			n := eth0(nil)
+			n.Routes = []Route{{To: netip.MustParsePrefix("2001:db8:7::/48"), Dev: "eth0", Metric: 50}}
+			return n
+		}(),
+		have: present(func(s *State) {
+			to := netip.MustParsePrefix("2001:db8:7::/48")
+			s.Routes = []Route{{To: to, Dev: "eth0", Metric: 50}, {To: to, Dev: "eth0"}}
+		}),
+		plan: "ip -n vs8 route delete 2001:db8:7::/48 dev eth0 metric 1024 proto 118\n",
+	}, {
 		name: "drift of every kind",
 		want: eth0(nil),
 		have: present(func(s *State) {

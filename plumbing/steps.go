@@ -267,13 +267,22 @@ type delRoute struct{ Route }
 
 func (s delRoute) String() string         { return "delete route " + s.Route.String() }
 func (s delRoute) undo() Step             { return setRoute{Route: s.Route} }
-func (s delRoute) Command(p Place) string { return s.Route.command(p, "delete") }
+func (s delRoute) Command(p Place) string { return s.Route.exact().command(p, "delete") }
+
+// exact says a default metric out loud: without one a deletion in IPv6 takes the
+// first route to the destination, whatever its metric.
+func (r Route) exact() Route {
+	if r.To.Addr().Is6() && r.Metric == 0 {
+		r.Metric = ip6DefaultMetric
+	}
+	return r
+}
 
 // apply may find that it went with an address that was deleted before.
 func (s delRoute) apply(_ context.Context, h *Handle) error {
 	index, err := h.index(s.Dev)
 	if err == nil {
-		err = h.inside.one(route(unix.RTM_DELROUTE, 0, index, s.Route))
+		err = h.inside.one(route(unix.RTM_DELROUTE, 0, index, s.Route.exact()))
 	}
 	return unlessGone(err)
 }
