@@ -50,7 +50,7 @@ func Current() (*Namespace, error) { return Open(self) }
 // something else is an error; an absent one, or the plain file that a crash
 // between making and mounting leaves, is fs.ErrNotExist.
 func Open(path string) (*Namespace, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe would wait for its writer
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +192,13 @@ func shareDir(dir string) error {
 // Unpublish takes the name path away. Absent already is success. The namespace
 // itself lives on while a process, a socket or a descriptor is in it.
 func Unpublish(path string) error {
-	err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	old, err := Open(path)
+	if err == nil {
+		old.Close()
+	} else if !errors.Is(err, fs.ErrNotExist) { // not ours to take away
+		return err
+	}
+	err = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // EINVAL: not mounted
 		return fmt.Errorf("cannot unmount %s: %w", path, err)
 	}

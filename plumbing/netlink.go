@@ -31,6 +31,7 @@ func (h *Handle) Observe(want Network) (State, error) {
 	if lo, ok := s.Link("lo"); ok && lo.Alias == h.place.mark("") {
 		s.Namespace = Ours
 	}
+	clear(h.indexes)
 	for _, l := range s.Links {
 		h.indexes[l.Name] = l.Index
 	}

@@ -62,6 +62,9 @@ func lowerFirst(s string) string {
 // kernel charges for each packet.
 const maxSend = 32 << 10
 
+// What the receive buffer holds of refusals, should every request get one.
+const maxRequests = 64
+
 // do sends the requests, as many as fit at a time, and gives each one's error.
 // The kernel goes on after a refused request, so several can have failed.
 func (s *netlinkSocket) do(requests ...message) []error {
@@ -83,7 +86,7 @@ func (s *netlinkSocket) do(requests ...message) []error {
 func fitting(requests []message) int {
 	size := 0
 	for k, m := range requests {
-		if size += m.size(); size > maxSend {
+		if size += m.size(); size > maxSend || k == maxRequests {
 			return max(k, 1)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -66,7 +67,7 @@ func decodeRecord(text []byte) (VirtualServer, error) {
 	if err := dec.Decode(&vs); err != nil {
 		return vs, fmt.Errorf("it is no whole record: %w", err)
 	}
-	if dec.More() {
+	if _, err := dec.Token(); err != io.EOF {
 		return vs, errors.New("something follows the record")
 	}
 	if problems := vs.Validate(); len(problems) > 0 {
