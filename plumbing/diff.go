@@ -207,7 +207,7 @@ func (d *differ) portName(index int) string {
 			return p.Name
 		}
 	}
-	return "if" + itoa(index) // as iproute2 names one it cannot see
+	return fmt.Sprintf("if%d", index) // as iproute2 names one it cannot see
 }
 
 // fits reports whether the link is what the interface asks for, but for its

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -168,7 +167,8 @@ func (destroySockets) apply(_ context.Context, h *Handle) error { return h.destr
 
 // addAddress gives a link an address.
 // IPv6's own duplicate address detection is left out: an address is of no use
-// before its end, a second later, and the probe has asked the same question.
+// before its end, a second later, and the probe has asked the same question,
+// unless the operator wanted none.
 type addAddress struct{ Address }
 
 func (s addAddress) String() string { return fmt.Sprintf("add address %s on %s", s.Prefix, s.Dev) }
@@ -294,5 +294,3 @@ type routeKey struct {
 }
 
 func (r Route) key() routeKey { return routeKey{r.To.String(), r.Table, r.Metric} }
-
-func itoa(n int) string { return strconv.Itoa(n) }

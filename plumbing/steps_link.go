@@ -41,8 +41,8 @@ func (s addLink) apply(_ context.Context, h *Handle) error {
 }
 
 // applyRenamed is for kernels that look for the new name in the namespace of
-// the request, the host's, and refuse one that is there (before Linux 6.15,
-// rtnl_newlink): they get a name that nobody has, and the right one inside.
+// the request, the host's, and refuse one that is there (rtnl_newlink; Linux 6.1
+// does, 6.18 does not): they get a name that nobody has, and the right one inside.
 func (s addLink) applyRenamed(h *Handle) error {
 	var b [6]byte
 	rand.Read(b[:])
