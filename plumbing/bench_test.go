@@ -72,7 +72,7 @@ func rawCreate(b *testing.B, place Place, port int, i Interface) *nsutil.Namespa
 	var inside *netlinkSocket
 	ns.Do(func() error { inside = must(dialNetlink(unix.NETLINK_ROUTE)); return nil })
 	defer inside.close()
-	if err := host.one(newMacvlan(i.Name, port, i.MAC, 1500, ns.Fd())); err != nil {
+	if err := host.one(newLink(i.Name, port, tag{}, i.MAC, 1500, ns.Fd())); err != nil {
 		b.Fatal(err)
 	}
 	to := netip.PrefixFrom(netip.IPv4Unspecified(), 0)

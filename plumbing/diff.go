@@ -16,6 +16,7 @@ func Diff(place Place, want Network, have State) (Plan, error) {
 		return nil, refuse("choose another id, or remove it: ip netns delete "+place.Name,
 			"%s is a network namespace of somebody else's", place.Path())
 	}
+	have, vlans := withVLANs(want, have)
 	for _, i := range want.Interfaces {
 		if err := checkPort(i, have); err != nil {
 			return nil, err
@@ -27,7 +28,7 @@ func Diff(place Place, want Network, have State) (Plan, error) {
 	if err := checkForeignLinks(place, want, have); err != nil {
 		return nil, err
 	}
-	d := differ{place: place, want: want, have: have, routes: want.allRoutes()}
+	d := differ{place: place, want: want, have: have, routes: want.allRoutes(), plan: vlans}
 	d.namespace()
 	d.stale()
 	d.links()
@@ -53,7 +54,7 @@ func Removal(have State) Plan {
 	}
 	plan := Plan{destroySockets{}}
 	for _, l := range slices.Backward(have.Links) {
-		if l.Kind == Macvlan {
+		if l.Kind == Macvlan || l.Kind == Vlan {
 			plan = append(plan, delLink{dev: l.Name})
 		}
 	}
@@ -66,33 +67,60 @@ func (p Plan) WithoutProbe() Plan {
 	return slices.DeleteFunc(slices.Clone(p), func(s Step) bool { _, ok := s.(probe); return ok })
 }
 
-// checkPort refuses what a port cannot carry, as far as something must be made
-// or changed on it.
+// checkPort refuses what a port, or a VLAN of it, cannot carry, as far as
+// something must be made or changed on it.
 func checkPort(i Interface, have State) error {
-	port, ok := have.Ports[i.Port]
 	link, there := have.Link(i.Name)
-	needed := !there || !link.fits(i, port)
+	base := have.Ports[i.base()]
+	if there && link.fits(i, base) {
+		if base.Name == "" {
+			return nil
+		}
+		return checkFit(i, base, link)
+	}
+	port, ok := have.Ports[i.Port]
 	switch {
-	case !needed:
 	case !ok:
 		return refuse(cureForPort(have.HostLinks), "no port %s on this host", i.Port)
 	case port.Loopback:
 		return refuse("use a device that leads to a network", "port %s is the loopback: nothing can sit on it", i.Port)
 	case port.Kind == string(Macvlan):
 		return refuse("use the device below it: ip link show "+quote(i.Port), "port %s is a macvlan itself", i.Port)
-	case port.Master != "":
-		return refuse("use --port "+port.Master, "%s is a member of %s %s", i.Port, port.MasterKind, port.Master)
-	case !port.Up:
-		return refuse(fmt.Sprintf("bring it up: ip link set %s up", quote(i.Port)), "port %s is down", i.Port)
+	case port.Alias == vlanMark && port.Ours:
+		return refuse("name the port and the VLAN: --port P --vlan V", "port %s is vsrun's own, and goes when nobody uses it", i.Port)
 	}
-	mtu := cmp.Or(i.MTU, port.MTU, link.MTU)
+	for _, p := range []Port{port, base} {
+		if err := checkLower(p); err != nil {
+			return err
+		}
+	}
+	if v, there := have.Ports[i.Segment()]; there && i.Kind == Vlan {
+		return refuse("share it: leave --kind out", "vlan %s of port %s is in use on this host, as %s", i.VLAN, i.Port, v.Name)
+	}
+	return checkFit(i, base, link)
+}
+
+func checkLower(p Port) error {
 	switch {
-	case ok && mtu > port.MTU && mtu != link.MTU:
-		return refuse(fmt.Sprintf("raise the port's: ip link set %s mtu %d", quote(i.Port), i.MTU),
-			"mtu %d of %s is above %d, the mtu of port %s", i.MTU, i.Name, port.MTU, i.Port)
+	case p.Master != "":
+		return refuse("use --port "+p.Master, "%s is a member of %s %s", p.Name, p.MasterKind, p.Master)
+	case !p.Up:
+		return refuse(fmt.Sprintf("bring it up: ip link set %s up", quote(p.Name)), "port %s is down", p.Name)
+	}
+	return nil
+}
+
+// checkFit refuses what an interface cannot have on a port.
+func checkFit(i Interface, port Port, link Link) error {
+	mtu := cmp.Or(i.MTU, port.MTU)
+	raise := func(to int) string {
+		return fmt.Sprintf("raise the port's: ip link set %s mtu %d", quote(port.Name), to)
+	}
+	switch {
+	case mtu > port.MTU && mtu != link.MTU:
+		return refuse(raise(i.MTU), "mtu %d of %s is above %d, the mtu of port %s", i.MTU, i.Name, port.MTU, port.Name)
 	case mtu < minIPv6MTU && i.hasIPv6():
-		return refuse(fmt.Sprintf("raise the port's: ip link set %s mtu %d", quote(i.Port), minIPv6MTU),
-			"mtu %d of port %s is too small for IPv6", mtu, i.Port)
+		return refuse(raise(minIPv6MTU), "mtu %d of port %s is too small for IPv6", mtu, port.Name)
 	}
 	return checkHostAddresses(i, port)
 }
@@ -120,7 +148,7 @@ func checkHostAddresses(i Interface, port Port) error {
 func checkForeignLinks(place Place, want Network, have State) error {
 	for _, i := range want.Interfaces {
 		l, there := have.Link(i.Name)
-		if !there || l.Alias == place.mark(i.Name) || l.Alias == "" && l.fits(i, have.Ports[i.Port]) {
+		if !there || l.Alias == place.mark(i.Name) || l.Alias == "" && l.fits(i, have.Ports[i.base()]) {
 			continue
 		}
 		return refuse("give the interface another name", "%s already has a device %s of somebody else's", place.Name, i.Name)
@@ -179,7 +207,7 @@ func (d *differ) stale() {
 			continue
 		}
 		i, wanted := d.want.Interface(l.Name)
-		if wanted && l.fits(i, d.have.Ports[i.Port]) {
+		if wanted && l.fits(i, d.have.Ports[i.base()]) {
 			continue
 		}
 		d.remade[l.Name] = true
@@ -197,7 +225,7 @@ func (d *differ) stale() {
 			d.add(downLink{l.Name, upLink{l.Name, d.portName(l.Parent), l.MAC}})
 		}
 		d.add(markLink{l.Name, "", l.Alias})
-		d.add(delLink{dev: l.Name, port: d.portName(l.Parent), portIndex: l.Parent, mac: l.MAC, mtu: l.MTU})
+		d.add(delLink{dev: l.Name, tag: l.tag, port: d.portName(l.Parent), portIndex: l.Parent, mac: l.MAC, mtu: l.MTU})
 	}
 }
 
@@ -214,16 +242,17 @@ func (d *differ) portName(index int) string {
 // MTU, which can be set while it is in use. A port that is not there under its
 // name has been renamed: the link would be gone with it.
 func (l Link) fits(i Interface, p Port) bool {
-	return l.Kind == Macvlan && l.Mode == "bridge" && l.MAC == i.MAC && (l.Parent == p.Index || p.Index == 0)
+	return l.Kind == cmp.Or(i.Kind, Macvlan) && (l.Kind == Vlan || l.Mode == "bridge") && l.tag == i.innermost() &&
+		l.MAC == i.MAC && (l.Parent == p.Index || p.Name == "")
 }
 
 func (d *differ) links() {
 	for _, i := range d.want.Interfaces {
-		port := d.have.Ports[i.Port]
+		port := d.have.Ports[i.base()]
 		link, there := d.have.Link(i.Name)
 		mtu := cmp.Or(i.MTU, port.MTU, link.MTU)
 		if !there || d.remade[i.Name] {
-			d.add(addLink{i.Name, i.Port, port.Index, i.MAC, mtu})
+			d.add(addLink{i.Name, i.innermost(), port.Name, port.Index, i.MAC, mtu})
 			link = Link{MTU: mtu}
 		}
 		switch {

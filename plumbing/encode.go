@@ -65,23 +65,60 @@ func ifinfomsg(kind, flags uint16, index int, up, change uint32) message {
 	return message{kind, flags, b}
 }
 
-// newMacvlan makes a link on the port, directly in another namespace, where
-// it has its name and its MAC from the first moment on.
-func newMacvlan(name string, port int, mac MAC, mtu, nsFd int) message {
+// newLink makes a macvlan, or a VLAN with that tag, on a device of the host's and
+// directly in another namespace, where it has its name and its MAC from the first
+// moment on.
+func newLink(name string, on int, t tag, mac MAC, mtu, nsFd int) message {
 	m := ifinfomsg(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0, 0, 0)
+	if t != (tag{}) { // it would inherit NOARP
+		m = ifinfomsg(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0, 0, unix.IFF_NOARP)
+	}
 	m.putString(unix.IFLA_IFNAME, name)
-	m.putUint32(unix.IFLA_LINK, uint32(port))
+	m.putUint32(unix.IFLA_LINK, uint32(on))
 	m.put(unix.IFLA_ADDRESS, mac[:])
 	m.putUint32(unix.IFLA_MTU, uint32(mtu))
 	m.putUint32(unix.IFLA_NET_NS_FD, uint32(nsFd))
-	m.nest(unix.IFLA_LINKINFO, func(m *message) {
-		m.put(unix.IFLA_INFO_KIND, []byte("macvlan"))
-		m.nest(unix.IFLA_INFO_DATA, func(m *message) {
-			m.putUint32(macvlanMode, macvlanBridge)
-		})
-	})
+	if t != (tag{}) {
+		m.putInfo("vlan", t.put)
+		return m
+	}
+	m.putInfo("macvlan", func(m *message) { m.putUint32(macvlanMode, macvlanBridge) })
 	return m
 }
+
+// newVLAN makes a VLAN device on a device of the host's, marked as ours.
+func newVLAN(name string, on int, t tag) message {
+	m := ifinfomsg(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0, 0, 0)
+	m.putString(unix.IFLA_IFNAME, name)
+	m.putUint32(unix.IFLA_LINK, uint32(on))
+	m.putUint32(unix.IFLA_GROUP, deviceGroup)
+	m.putInfo("vlan", t.put)
+	return m
+}
+
+// putInfo appends what kind of device it is (IFLA_LINKINFO).
+func (m *message) putInfo(kind string, data func(*message)) {
+	m.nest(unix.IFLA_LINKINFO, func(m *message) {
+		m.put(unix.IFLA_INFO_KIND, []byte(kind))
+		m.nest(unix.IFLA_INFO_DATA, data)
+	})
+}
+
+// put appends a VLAN's attributes. It does not follow the device below it down and
+// up (LOOSE_BINDING), only its carrier: going down would take the routes along.
+func (t tag) put(m *message) {
+	m.put(vlanID, binary.NativeEndian.AppendUint16(nil, uint16(t.id)))
+	m.put(vlanFlags, binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, looseBinding), looseBinding))
+	m.put(vlanProtocol, binary.BigEndian.AppendUint16(nil, t.protocol))
+}
+
+// include/uapi/linux/if_link.h and if_vlan.h.
+const (
+	vlanID       = 1 // IFLA_VLAN_ID
+	vlanFlags    = 2 // IFLA_VLAN_FLAGS, struct ifla_vlan_flags
+	vlanProtocol = 5 // IFLA_VLAN_PROTOCOL, in network byte order
+	looseBinding = 4 // VLAN_FLAG_LOOSE_BINDING
+)
 
 // include/uapi/linux/if_link.h: IFLA_MACVLAN_MODE, MACVLAN_MODE_BRIDGE.
 const (
@@ -93,6 +130,12 @@ func linkUp(index int) message {
 	return ifinfomsg(unix.RTM_NEWLINK, 0, index, unix.IFF_UP, unix.IFF_UP)
 }
 
+// linkUpQuietly also switches ARP off.
+func linkUpQuietly(index int) message {
+	const flags = unix.IFF_UP | unix.IFF_NOARP
+	return ifinfomsg(unix.RTM_NEWLINK, 0, index, flags, flags)
+}
+
 func linkDown(index int) message {
 	return ifinfomsg(unix.RTM_NEWLINK, 0, index, 0, unix.IFF_UP)
 }
@@ -100,6 +143,14 @@ func linkDown(index int) message {
 func linkAlias(index int, alias string) message {
 	m := ifinfomsg(unix.RTM_NEWLINK, 0, index, 0, 0)
 	m.put(unix.IFLA_IFALIAS, []byte(alias))
+	return m
+}
+
+// linkAltname adds a name. The kernel parses this request strictly: the list has
+// to be marked as nested.
+func linkAltname(index int, name string) message {
+	m := ifinfomsg(unix.RTM_NEWLINKPROP, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_APPEND, index, 0, 0)
+	m.nest(unix.IFLA_PROP_LIST|unix.NLA_F_NESTED, func(m *message) { m.putString(unix.IFLA_ALT_IFNAME, name) })
 	return m
 }
 

@@ -20,6 +20,10 @@ type Handle struct {
 	inside  *netlinkSocket // nil while the namespace is absent, as ns
 	ns      *nsutil.Namespace
 	indexes map[string]int // of links inside, as far as asked for
+
+	// Settled, where there is one, is called when all links are in place, before
+	// the segment is asked about addresses, which takes long.
+	Settled func()
 }
 
 // Open opens the namespace at a place, whether it is there or not. It must be
@@ -48,6 +52,19 @@ func Open(place Place) (*Handle, error) {
 func (h *Handle) Close() {
 	h.leave()
 	h.host.close()
+}
+
+// onHost is a handle whose inside is the host: for steps that work there.
+func (h *Handle) onHost() *Handle {
+	return &Handle{host: h.host, inside: h.host, indexes: map[string]int{}}
+}
+
+// do calls fn inside.
+func (h *Handle) do(fn func() error) error {
+	if h.inside == h.host {
+		return fn()
+	}
+	return h.ns.Do(fn)
 }
 
 // Namespace is the namespace, or nil while there is none. It is the handle's:
@@ -115,8 +132,13 @@ func (h *Handle) AwaitRelease(ctx context.Context, n Network) error {
 	}
 	return patiently(ctx, func() (again bool, err error) {
 		for _, i := range n.Interfaces {
-			err := h.host.get(portMACs(have.Ports[i.Port].Index), func(b []byte) {
-				again = again || holdsMAC(b, i.MAC)
+			port, ok := have.Ports[i.base()]
+			if !ok { // gone, with all on it
+				continue
+			}
+			err := h.host.get(portMACs(port.Index), func(b []byte) {
+				_, mac := decodePortMAC(b)
+				again = again || mac == i.MAC
 			})
 			if err != nil {
 				return false, err
@@ -126,16 +148,17 @@ func (h *Handle) AwaitRelease(ctx context.Context, n Network) error {
 	})
 }
 
-// holdsMAC reports whether an entry of a port's list (struct ndmsg and
-// attributes) is mac.
-func holdsMAC(entry []byte, mac MAC) (found bool) {
+// decodePortMAC reads an entry of a port's list (struct ndmsg and attributes).
+func decodePortMAC(entry []byte) (port int, mac MAC) {
 	if len(entry) < unix.SizeofNdMsg {
-		return false
+		return 0, MAC{}
 	}
 	eachAttr(entry[unix.SizeofNdMsg:], func(typ uint16, value []byte) {
-		found = found || typ == unix.NDA_LLADDR && string(value) == string(mac[:])
+		if typ == unix.NDA_LLADDR && len(value) == len(mac) {
+			mac = MAC(value)
+		}
 	})
-	return found
+	return int(binary.NativeEndian.Uint32(entry[4:])), mac
 }
 
 // destroySockets resets every TCP connection in the namespace.

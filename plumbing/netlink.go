@@ -3,13 +3,17 @@ package plumbing
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/nsutil"
 )
 
 // This file is the reading side: the library decodes, dumps that the kernel
@@ -63,32 +67,78 @@ func (s *State) observeHost(want Network) error {
 			}
 			continue
 		}
+		if err == nil {
+			err = s.observePort(host, i.Port, link)
+		}
 		if err != nil {
 			return err
 		}
-		port := decodePort(link)
-		addrs, err := host.AddrList(link, netlink.FAMILY_ALL)
+	}
+	return s.observeVLANs(host, want)
+}
+
+// observePort reads a device of the host; the kernel may have found it by an
+// alternative name.
+func (s *State) observePort(host netlinksafe.Handle, path string, link netlink.Link) error {
+	port := decodePort(link)
+	if !strings.Contains(path, "/") {
+		port.Name = path
+	}
+	addrs, err := host.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		addr, _ := netip.AddrFromSlice(a.IP)
+		port.Addresses = append(port.Addresses, addr.Unmap())
+	}
+	if master := link.Attrs().MasterIndex; master != 0 {
+		m, err := host.LinkByIndex(master)
 		if err != nil {
 			return err
 		}
-		for _, a := range addrs {
-			addr, _ := netip.AddrFromSlice(a.IP)
-			port.Addresses = append(port.Addresses, addr.Unmap())
-		}
-		if port.Name != i.Port { // the kernel found it by an alternative name
-			port.Name = i.Port
-		}
-		if master := link.Attrs().MasterIndex; master != 0 {
-			m, err := host.LinkByIndex(master)
-			if err != nil {
+		port.Master, port.MasterKind = m.Attrs().Name, m.Type()
+	}
+	s.Ports[path] = port
+	return nil
+}
+
+// observeVLANs finds the VLAN devices by what they are: the kernel has one at
+// most of each on a device.
+func (s *State) observeVLANs(host netlinksafe.Handle, want Network) error {
+	var links []netlink.Link
+	for _, i := range want.Interfaces {
+		for _, l := range lowers(i.Port, i.VLAN) {
+			on, ok := s.Ports[l.on]
+			if !ok {
+				break
+			}
+			if links == nil {
+				var err error
+				if links, err = host.LinkList(); err != nil {
+					return err
+				}
+			}
+			k := slices.IndexFunc(links, func(link netlink.Link) bool { return l.is(link, on.Index) })
+			if k < 0 {
+				s.HostLinks = namesOf(links)
+				break
+			}
+			if err := s.observePort(host, l.path, links[k]); err != nil {
 				return err
 			}
-			port.Master, port.MasterKind = m.Attrs().Name, m.Type()
 		}
-		s.Ports[i.Port] = port
 	}
 	return nil
 }
+
+// is reports whether link is this VLAN of the device with that index.
+func (l lower) is(link netlink.Link, on int) bool {
+	v, ok := link.(*netlink.Vlan)
+	return ok && v.ParentIndex == on && v.NetNsID < 0 && decodeTag(v) == l.tag
+}
+
+func decodeTag(v *netlink.Vlan) tag { return tag{v.VlanId, uint16(v.VlanProtocol)} }
 
 func decodePort(l netlink.Link) Port {
 	a := l.Attrs()
@@ -99,11 +149,18 @@ func decodePort(l netlink.Link) Port {
 		MTU:      a.MTU,
 		Up:       a.RawFlags&unix.IFF_UP != 0,
 		Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
+		Ours:     a.Group == deviceGroup,
+		Alias:    a.Alias,
 	}
 }
 
 func linkNames(host netlinksafe.Handle) ([]string, error) {
 	links, err := host.LinkList()
+	return namesOf(links), err
+}
+
+// namesOf is what devices are called that lead somewhere.
+func namesOf(links []netlink.Link) []string {
 	var names []string
 	for _, l := range links {
 		if l.Attrs().RawFlags&unix.IFF_LOOPBACK == 0 {
@@ -111,7 +168,7 @@ func linkNames(host netlinksafe.Handle) ([]string, error) {
 		}
 	}
 	slices.Sort(names)
-	return names, err
+	return names
 }
 
 // observeInside runs in the namespace.
@@ -159,6 +216,9 @@ func decodeLink(l netlink.Link) Link {
 	copy(link.MAC[:], a.HardwareAddr)
 	if m, ok := l.(*netlink.Macvlan); ok && m.Mode == netlink.MACVLAN_MODE_BRIDGE {
 		link.Mode = "bridge"
+	}
+	if v, ok := l.(*netlink.Vlan); ok {
+		link.tag = decodeTag(v)
 	}
 	return link
 }
@@ -221,4 +281,108 @@ func decodeRoute(r netlink.Route, family int, names map[int]string) Route {
 		Metric: r.Priority,
 		Realm:  r.Realm,
 	}.canonical()
+}
+
+// Leftover is the plan that deletes the host's VLAN devices of ours that nobody
+// uses: nothing sits on one, no bridge has it, no address is on it. Links that
+// are leaving the namespace do not count. While it is made and applied, nobody
+// may put anything on them.
+func (h *Handle) Leftover(leaving []Link) (Plan, error) {
+	host, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	links, err := host.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	ours := ourVLANs(links)
+	if len(ours) == 0 {
+		return nil, nil
+	}
+	used, err := h.usedOnHost(host, links, leaving)
+	if err == nil && slices.ContainsFunc(ours, func(v *netlink.Vlan) bool { return !used[v.Index] }) {
+		err = h.usedElsewhere(used, leaving)
+	}
+	var plan Plan
+	for _, v := range ours {
+		if used[v.Index] {
+			used[v.ParentIndex] = true
+			continue
+		}
+		plan = append(plan, onHost{delVLAN{v.Name}})
+	}
+	return plan, err
+}
+
+// ourVLANs are the host's VLAN devices of ours, one inside another first: it is
+// the younger.
+func ourVLANs(links []netlink.Link) []*netlink.Vlan {
+	var ours []*netlink.Vlan
+	for _, l := range links {
+		if v, ok := l.(*netlink.Vlan); ok && v.Group == deviceGroup {
+			ours = append(ours, v)
+		}
+	}
+	slices.SortFunc(ours, func(a, b *netlink.Vlan) int { return b.Index - a.Index })
+	return ours
+}
+
+// usedOnHost are the indexes of devices that something on the host needs, VLANs of
+// ours aside, or that take in frames for somebody's MAC, wherever that one is.
+func (h *Handle) usedOnHost(host netlinksafe.Handle, links []netlink.Link, leaving []Link) (map[int]bool, error) {
+	used := map[int]bool{}
+	for _, l := range links {
+		a := l.Attrs()
+		if _, isVLAN := l.(*netlink.Vlan); a.NetNsID < 0 && !(isVLAN && a.Group == deviceGroup) {
+			used[a.ParentIndex] = true
+		}
+		if a.MasterIndex != 0 {
+			used[a.Index] = true
+		}
+	}
+	addrs, err := host.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range addrs {
+		used[a.LinkIndex] = true
+	}
+	err = h.host.get(portMACs(0), func(entry []byte) {
+		index, mac := decodePortMAC(entry)
+		if mac[0]&1 == 0 && !slices.ContainsFunc(leaving, func(l Link) bool { return l.MAC == mac }) {
+			used[index] = true
+		}
+	})
+	return used, err
+}
+
+// usedElsewhere adds what links in published namespaces sit on: one that is down
+// takes in nothing, and the host does not show it.
+func (h *Handle) usedElsewhere(used map[int]bool, leaving []Link) error {
+	entries, err := os.ReadDir(h.place.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		place := Place{h.place.Dir, e.Name()}
+		ns, err := nsutil.Open(place.Path())
+		if err != nil { // gone since, or no namespace
+			continue
+		}
+		var links []netlink.Link
+		err = ns.Do(func() (err error) { links, err = netlinksafe.LinkList(); return err })
+		if err = errors.Join(err, ns.Close()); err != nil {
+			return err
+		}
+		for _, l := range links {
+			a := l.Attrs()
+			leaves := place == h.place && slices.ContainsFunc(leaving, func(l Link) bool { return l.Index == a.Index })
+			if l.Type() != "veth" && !leaves { // a veth's parent is its peer
+				used[a.ParentIndex] = true
+			}
+		}
+	}
+	return err
 }

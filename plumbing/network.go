@@ -17,9 +17,10 @@ type Network struct {
 type Interface struct {
 	Name      string         `json:"name" yaml:"name"` // inside; 1–15 bytes
 	Port      string         `json:"port" yaml:"port"` // on the host
+	VLAN      VLAN           `json:"vlan,omitempty" yaml:"vlan,omitempty"`
 	Kind      Kind           `json:"kind,omitempty" yaml:"kind,omitempty"`
 	MAC       MAC            `json:"mac,omitzero" yaml:"mac,omitempty"`
-	MTU       int            `json:"mtu,omitempty" yaml:"mtu,omitempty"` // bytes, 68–65535; 0: the port's
+	MTU       int            `json:"mtu,omitempty" yaml:"mtu,omitempty"` // bytes, 68–65535; 0: that of what it sits on
 	Addresses []netip.Prefix `json:"addresses,omitempty" yaml:"addresses,omitempty"`
 	Gateways  []netip.Addr   `json:"gateways,omitempty" yaml:"gateways,omitempty"` // at most one of each family
 }
@@ -28,7 +29,10 @@ type Interface struct {
 type Kind string
 
 // The kinds of interface.
-const Macvlan Kind = "macvlan" // in bridge mode: the port's macvlans reach one another
+const (
+	Macvlan Kind = "macvlan" // in bridge mode: those of a port, or of a VLAN of it, reach one another
+	Vlan    Kind = "vlan"    // the VLAN device itself, which nobody else has then
+)
 
 // A Route is a static route. Via or Dev may be left out, not both.
 type Route struct {

@@ -67,6 +67,18 @@ func (p Plan) Changes() Plan {
 	return slices.DeleteFunc(p.WithoutProbe(), func(s Step) bool { _, ok := s.(announce); return ok })
 }
 
+// Deleted are the links that the plan deletes, of those there are.
+func (p Plan) Deleted(have State) []Link {
+	var gone []Link
+	for _, s := range p {
+		if d, ok := s.(delLink); ok {
+			l, _ := have.Link(d.dev)
+			gone = append(gone, l)
+		}
+	}
+	return gone
+}
+
 // Script is the plan as lines for a root shell.
 func (p Plan) Script(place Place) string {
 	var b strings.Builder
@@ -129,8 +141,12 @@ func (p Plan) reversed() Plan {
 
 // cannot names the step that failed, and its cure where the step knows one.
 func cannot(s Step, h *Handle, err error) error {
+	where := " in " + h.place.Name
+	if host, ok := s.(onHost); ok {
+		s, where = host.Step, ""
+	}
 	if e, ok := s.(interface{ explain(error) error }); ok {
 		err = e.explain(err)
 	}
-	return fmt.Errorf("cannot %s in %s: %w", s, h.place.Name, err)
+	return fmt.Errorf("cannot %s%s: %w", s, where, err)
 }

@@ -6,8 +6,8 @@ import "net/netip"
 // stored.
 type State struct {
 	Namespace Presence
-	Ports     map[string]Port // the ports asked about that are there
-	HostLinks []string        // names on the host, read only when a port is missing
+	Ports     map[string]Port // the ports asked about that are there, and their VLANs, by path
+	HostLinks []string        // names on the host, read only when a port or VLAN is missing
 	Links     []Link          // inside, loopback included
 	Addresses []Address       // the permanent ones, on our links
 	Routes    []Route         // those with our protocol
@@ -31,13 +31,15 @@ type Features struct {
 	OptimisticDAD bool // CONFIG_IPV6_OPTIMISTIC_DAD
 }
 
-// A Port is a device of the host that interfaces sit on.
+// A Port is a device of the host that interfaces sit on, or a VLAN of one.
 type Port struct {
 	Name       string
-	Index      int
-	MTU        int
+	Index      int // 0: it is yet to be made
+	MTU        int // bytes
 	Up         bool
 	Loopback   bool
+	Ours       bool // we made it
+	Alias      string
 	Kind       string       // "" for a NIC
 	Addresses  []netip.Addr // the host's own
 	Master     string       // the device it is a member of, if any
@@ -50,7 +52,8 @@ type Link struct {
 	Index  int
 	Kind   Kind
 	Mode   string // a macvlan's
-	Parent int    // index of the port in the host's namespace
+	tag           // a VLAN's
+	Parent int    // index of what it sits on in the host's namespace
 	MAC    MAC
 	MTU    int
 	Up     bool

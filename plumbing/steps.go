@@ -15,6 +15,8 @@ import (
 // /run/netns iproute2 does not look, but util-linux goes anywhere.
 func (p Place) in(tool string) string {
 	switch {
+	case p == Place{}: // the host
+		return tool
 	case p.Dir != ipDir:
 		return "nsenter --net=" + quote(p.Path()) + " " + tool
 	case tool == "ip":
@@ -145,7 +147,7 @@ func (s setSysctls) words() string {
 }
 
 func (s setSysctls) apply(_ context.Context, h *Handle) error {
-	return h.ns.Do(func() error {
+	return h.do(func() error {
 		for _, c := range s.set {
 			if err := c.write(); err != nil {
 				return err

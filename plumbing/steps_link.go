@@ -10,34 +10,59 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// addLink makes a macvlan on a port, directly inside the namespace: no device
-// shows on the host, so nothing there (udev, a network manager) takes it up.
+// addLink makes a macvlan on a port or, with a tag, a VLAN of it, directly inside
+// the namespace: no device shows on the host, so nothing there (udev, a network
+// manager) takes it up.
 type addLink struct {
 	dev       string
-	port      string
-	portIndex int
+	tag       tag
+	port      string // the name of what it sits on
+	portIndex int    // 0: it is made by the same plan
 	mac       MAC
 	mtu       int
 }
 
-func (s addLink) String() string { return fmt.Sprintf("add macvlan %s on port %s", s.dev, s.port) }
-func (s addLink) undo() Step     { return delLink(s) }
+func (s addLink) String() string {
+	if s.tag != (tag{}) {
+		return fmt.Sprintf("add vlan %s of port %s as %s", s.tag, s.port, s.dev)
+	}
+	return fmt.Sprintf("add macvlan %s on port %s", s.dev, s.port)
+}
+
+func (s addLink) undo() Step { return delLink(s) }
 
 func (s addLink) Command(p Place) string {
 	netns := p.Name
 	if p.Dir != ipDir {
 		netns = quote(p.Path())
 	}
-	return fmt.Sprintf("ip link add link %s name %s address %s mtu %d netns %s type macvlan mode bridge",
-		quote(s.port), quote(s.dev), s.mac, s.mtu, netns)
+	line := fmt.Sprintf("ip link add link %s name %s address %s mtu %d netns %s", quote(s.port), quote(s.dev), s.mac, s.mtu, netns)
+	if s.tag != (tag{}) {
+		return line + " arp on type vlan " + s.tag.words() + " loose_binding on"
+	}
+	return line + " type macvlan mode bridge"
 }
 
-func (s addLink) apply(_ context.Context, h *Handle) error {
-	err := h.host.one(newMacvlan(s.dev, s.portIndex, s.mac, s.mtu, h.ns.Fd()))
-	if errors.Is(err, unix.EEXIST) {
-		err = s.applyRenamed(h)
+// apply waits for a VLAN that is in use, as upLink does for a MAC.
+func (s addLink) apply(ctx context.Context, h *Handle) error {
+	if s.portIndex == 0 {
+		var err error
+		if s.portIndex, err = h.onHost().index(s.port); err != nil {
+			return err
+		}
 	}
-	return err
+	err := h.host.one(s.message(s.dev, h))
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return patiently(ctx, func() (again bool, err error) {
+		err = s.applyRenamed(h)
+		return errors.Is(err, unix.EEXIST) && s.tag != (tag{}), err
+	})
+}
+
+func (s addLink) message(dev string, h *Handle) message {
+	return newLink(dev, s.portIndex, s.tag, s.mac, s.mtu, h.ns.Fd())
 }
 
 // applyRenamed is for kernels that look for the new name in the namespace of
@@ -47,7 +72,7 @@ func (s addLink) applyRenamed(h *Handle) error {
 	var b [6]byte
 	rand.Read(b[:])
 	temporary := fmt.Sprintf("vs%x", b)
-	if err := h.host.one(newMacvlan(temporary, s.portIndex, s.mac, s.mtu, h.ns.Fd())); err != nil {
+	if err := h.host.one(s.message(temporary, h)); err != nil {
 		return err
 	}
 	index, err := h.index(temporary)
@@ -63,6 +88,8 @@ func (s addLink) applyRenamed(h *Handle) error {
 
 func (s addLink) explain(err error) error {
 	switch {
+	case s.tag != (tag{}):
+		return explainVLAN(err, s.tag, s.port)
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return refuse("load it with `modprobe macvlan`, or use a kernel with CONFIG_MACVLAN", "this kernel has no macvlan")
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EINVAL):

@@ -66,6 +66,11 @@ func (n Network) Validate() []Problem {
 			}
 			addrs[a.Addr()] = true
 		}
+		for _, o := range n.Interfaces[:k] {
+			if i.Excludes(o) {
+				at.in("vlan").add("%s is there twice, and of kind vlan: it cannot be shared", i.On())
+			}
+		}
 		names[i.Name], macs[i.MAC] = true, true
 	}
 	seen := map[routeKey]bool{}
@@ -96,8 +101,15 @@ func (i Interface) validate(p problems) {
 	} else {
 		p.in("port").check(checkDevice(i.Port))
 	}
-	if i.Kind != "" && i.Kind != Macvlan {
-		p.in("kind").add("kind %q is unknown: it is macvlan", i.Kind)
+	p.in("vlan").check(i.VLAN.check())
+	switch i.Kind {
+	case "", Macvlan:
+	case Vlan:
+		if len(i.VLAN) == 0 {
+			p.in("vlan").add("interface %s is of kind vlan and has no vlan", i.Name)
+		}
+	default:
+		p.in("kind").add("kind %q is unknown: it is macvlan or vlan", i.Kind)
 	}
 	if i.MTU != 0 && (i.MTU < 68 || i.MTU > 65535) {
 		p.in("mtu").add("mtu %d is out of range: 68 to 65535 bytes", i.MTU)

@@ -59,6 +59,9 @@ func (s probe) Command(Place) string {
 }
 
 func (s probe) apply(ctx context.Context, h *Handle) error {
+	if h.Settled != nil {
+		h.Settled()
+	}
 	var questions []question
 	for _, a := range s.list {
 		for _, p := range []protocol{arpProtocol, ndpProtocol} {

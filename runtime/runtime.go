@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vsrun/vsrun/nsutil"
@@ -229,6 +230,9 @@ func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
 	defer h.Close()
 	fresh := h.Namespace() == nil
 	err = r.plumb(ctx, h, vs)
+	if err != nil || !fresh { // one may have been made in vain, or left
+		err = errors.Join(err, r.releaseVLANs(context.WithoutCancel(ctx), h))
+	}
 	if err == nil {
 		err = r.serve(ctx, h.Namespace(), vs)
 	}
@@ -245,11 +249,8 @@ const rounds = 3
 func (r *Runtime) plumb(ctx context.Context, h *plumbing.Handle, vs VirtualServer) error {
 	for range rounds {
 		fresh := h.Namespace() == nil
-		plan, err := r.plan(h, vs)
-		if err != nil || len(plan) == 0 {
-			return err
-		}
-		if err := plan.Apply(ctx, h); err != nil || fresh {
+		plan, err := r.plumbOnce(ctx, h, vs)
+		if err != nil || len(plan) == 0 || fresh {
 			return err
 		}
 	}
@@ -258,6 +259,41 @@ func (r *Runtime) plumb(ctx context.Context, h *plumbing.Handle, vs VirtualServe
 		err = fmt.Errorf("cannot %s in %s: it does not stay", plan[0], vs.Namespace())
 	}
 	return err
+}
+
+// plumbOnce makes and applies one plan. From the look at the host's VLAN devices
+// until something sits on them, nobody may delete them.
+func (r *Runtime) plumbOnce(ctx context.Context, h *plumbing.Handle, vs VirtualServer) (plumbing.Plan, error) {
+	if vs.UsesVLAN() {
+		unlock, err := r.Store.lock(ctx, host)
+		if err != nil {
+			return nil, err
+		}
+		h.Settled = sync.OnceFunc(unlock)
+		defer h.Settled()
+	}
+	plan, err := r.plan(h, vs)
+	if err == nil {
+		err = plan.Apply(ctx, h)
+	}
+	return plan, err
+}
+
+// releaseVLANs deletes the host's VLAN devices of ours that nobody uses any more.
+func (r *Runtime) releaseVLANs(ctx context.Context, h *plumbing.Handle) error {
+	plan, err := h.Leftover(nil)
+	if err != nil || len(plan) == 0 {
+		return err
+	}
+	unlock, err := r.Store.lock(ctx, host)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if plan, err = h.Leftover(nil); err != nil { // now that nobody is at work on them
+		return err
+	}
+	return plan.Force(ctx, h)
 }
 
 func (r *Runtime) plan(h *plumbing.Handle, vs VirtualServer) (plumbing.Plan, error) {
@@ -284,11 +320,22 @@ func (r *Runtime) Plan(vs VirtualServer) (plumbing.Plan, error) {
 		return nil, err
 	}
 	defer h.Close()
-	if vs.Disabled {
-		have, err := h.Observe(plumbing.Network{})
-		return plumbing.Removal(have), err
+	have, err := h.Observe(plumbing.Network{})
+	if err != nil {
+		return nil, err
 	}
-	return r.plan(h, vs)
+	plan := plumbing.Removal(have)
+	if !vs.Disabled {
+		if plan, err = r.plan(h, vs); err != nil {
+			return nil, err
+		}
+	}
+	gone := plan.Deleted(have)
+	if len(gone) == 0 {
+		return plan, nil
+	}
+	leftover, err := h.Leftover(gone)
+	return append(plan, leftover...), err
 }
 
 // PlanCreate is Plan for one that is to be created.
@@ -328,18 +375,20 @@ func (r *Runtime) unplumb(ctx context.Context, id int) error {
 	case plumbing.Foreign:
 		return fmt.Errorf("%s is a network namespace of somebody else's: it is left alone", r.place(id).Path())
 	case plumbing.Ours:
-		return plumbing.Removal(have).Force(ctx, h)
+		err := plumbing.Removal(have).Force(ctx, h)
+		return errors.Join(err, r.releaseVLANs(ctx, h))
 	}
 	// After a crash an empty file can be left, and the kernel may still be at
 	// work on a namespace that nobody holds any more.
 	if err := nsutil.Unpublish(r.place(id).Path()); err != nil {
 		return err
 	}
-	vs, err := r.Store.Load(id)
-	if err != nil { // none, or none that says what was there
-		return nil
+	if vs, err := r.Store.Load(id); err == nil { // else there is none that says what was there
+		if err := h.AwaitRelease(ctx, r.network(vs)); err != nil {
+			return err
+		}
 	}
-	return h.AwaitRelease(ctx, r.network(vs))
+	return r.releaseVLANs(ctx, h)
 }
 
 // takeDown is stop for those who do not report what had to be killed.

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,7 @@ const (
 type InterfaceStatus struct {
 	Name      string         `json:"name"`
 	Port      string         `json:"port"`
+	VLAN      plumbing.VLAN  `json:"vlan"` // null: untagged
 	Kind      plumbing.Kind  `json:"kind"`
 	MAC       plumbing.MAC   `json:"mac"`
 	MTU       int            `json:"mtu"`
@@ -113,7 +115,7 @@ func (r *Runtime) look(ctx context.Context, vs VirtualServer, s *Status) error {
 
 func interfaceStatus(i plumbing.Interface, have plumbing.State) InterfaceStatus {
 	s := InterfaceStatus{
-		Name: i.Name, Port: i.Port, Kind: plumbing.Macvlan, MAC: i.MAC, MTU: i.MTU,
+		Name: i.Name, Port: i.Port, VLAN: i.VLAN, Kind: cmp.Or(i.Kind, plumbing.Macvlan), MAC: i.MAC, MTU: i.MTU,
 		Addresses: append([]netip.Prefix{}, i.Addresses...),
 		Gateways:  append([]netip.Addr{}, i.Gateways...),
 	}

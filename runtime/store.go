@@ -220,9 +220,11 @@ func (s *Store) sync() error {
 	return d.Sync()
 }
 
-// whole is the lock for what concerns all virtual servers; the others are
-// numbered as they are. It is taken last.
-const whole = 0
+// The locks beside those of the virtual servers, which have their numbers.
+const (
+	whole = 0         // what concerns all virtual servers; it is taken last
+	host  = MaxID + 1 // devices of the host that virtual servers share
+)
 
 // lock serialises work on one virtual server among all processes: byte id of
 // one file is locked, so that no file is left for each. The kernel lets go of
@@ -244,13 +246,23 @@ func (s *Store) lock(ctx context.Context, id int) (unlock func(), err error) {
 	case err = <-got:
 	case <-ctx.Done():
 		go func() { <-got; f.Close() }()
-		return nil, fmt.Errorf("another vsrun is at work on vs%d: %w", id, context.Cause(ctx))
+		return nil, fmt.Errorf("another vsrun is at work on %s: %w", lockName(id), context.Cause(ctx))
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("cannot lock vs%d: %w", id, err)
+		return nil, fmt.Errorf("cannot lock %s: %w", lockName(id), err)
 	}
 	return func() { f.Close() }, nil
+}
+
+func lockName(id int) string {
+	switch id {
+	case whole:
+		return "the state directory"
+	case host:
+		return "the host's devices"
+	}
+	return VirtualServer{ID: id}.Namespace()
 }
 
 func ignoringEINTR(fn func() error) error {

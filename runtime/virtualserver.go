@@ -125,21 +125,21 @@ func (vs VirtualServer) checkName() error {
 }
 
 // conflict says what a and b cannot both have; "" when they get along. The same
-// address may be on two ports: these are two networks.
+// address may be on two segments: these are two networks.
 func (vs VirtualServer) conflict(other VirtualServer) string {
 	if strings.EqualFold(vs.Title(), other.Title()) {
 		return fmt.Sprintf("name %s", vs.Title())
 	}
 	macs := map[plumbing.MAC]bool{}
 	type spot struct {
-		port string
-		addr netip.Addr
+		segment string
+		addr    netip.Addr
 	}
 	taken := map[spot]bool{}
 	for _, i := range other.Interfaces {
 		macs[i.MAC] = !i.MAC.IsZero()
 		for _, p := range i.Addresses {
-			taken[spot{i.Port, p.Addr()}] = true
+			taken[spot{i.Segment(), p.Addr()}] = true
 		}
 	}
 	for _, i := range vs.Interfaces {
@@ -147,8 +147,13 @@ func (vs VirtualServer) conflict(other VirtualServer) string {
 			return fmt.Sprintf("MAC %s", i.MAC)
 		}
 		for _, p := range i.Addresses {
-			if taken[spot{i.Port, p.Addr()}] {
-				return fmt.Sprintf("address %s on port %s", p.Addr(), i.Port)
+			if taken[spot{i.Segment(), p.Addr()}] {
+				return fmt.Sprintf("address %s on %s", p.Addr(), i.On())
+			}
+		}
+		for _, o := range other.Interfaces {
+			if i.Excludes(o) {
+				return i.On() + ", which cannot be shared (kind vlan)"
 			}
 		}
 	}

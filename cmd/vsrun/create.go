@@ -31,7 +31,8 @@ A document (-f) is YAML or JSON:
   interfaces:
     - name: eth0               # inside
       port: eth1               # on the host
-      kind: macvlan
+      vlan: 10                 # or [100, 10]: outer and inner (802.1ad)
+      kind: macvlan            # or vlan: the VLAN is its alone
       mac: 02:00:5e:10:00:08   # derived when left out
       mtu: 1500                # the port's when left out
       addresses: [192.0.2.8/24, "2001:db8::8/64"]
@@ -46,6 +47,7 @@ A document (-f) is YAML or JSON:
       private: [/var/lib/nginx]`,
 		Example: `  vsrun create 8
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --gateway 192.0.2.1
+  vsrun create 8 --port eth1 --vlan 10 --address 192.0.2.8/24 --gateway 192.0.2.1
   vsrun create 8 -f finance.yaml
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --dry-run`,
 		Args: arguments(0, 1),
@@ -150,7 +152,7 @@ func summary(vs runtime.VirtualServer) string {
 		for _, p := range i.Addresses {
 			words = append(words, p.String())
 		}
-		parts = append(parts, strings.Join(append(words, "on", i.Port), " "))
+		parts = append(parts, strings.Join(append(words, "on", where(i.Port, i.VLAN)), " "))
 	}
 	if len(parts) == 0 {
 		parts = []string{"loopback alone"}
@@ -159,6 +161,14 @@ func summary(vs runtime.VirtualServer) string {
 		parts = append(parts, "service "+s.Name)
 	}
 	return ": " + strings.Join(parts, ", ")
+}
+
+// where is what an interface is on: eth1, or eth1 vlan 10.
+func where(port string, vlan plumbing.VLAN) string {
+	if len(vlan) == 0 {
+		return port
+	}
+	return fmt.Sprintf("%s vlan %s", port, vlan)
 }
 
 // readFile reads the documents of a file, or of standard input for "-".

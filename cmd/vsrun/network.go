@@ -13,7 +13,8 @@ import (
 
 // interfaceFlags are one interface on the command line, with its routes.
 type interfaceFlags struct {
-	port, kind, ifname, mac      string
+	port, vlan, kind, ifname     string
+	mac                          string
 	mtu                          int
 	addresses, gateways, routeTo []string
 }
@@ -21,7 +22,8 @@ type interfaceFlags struct {
 func (f *interfaceFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&f.port, "port", "", "the host's device that the interface sits on")
-	flags.StringVar(&f.kind, "kind", "", "how it sits there: macvlan")
+	flags.StringVar(&f.vlan, "vlan", "", "the VLAN of the port, such as 10, or 100.10 for one inside another (802.1ad)")
+	flags.StringVar(&f.kind, "kind", "", "how it sits there: macvlan, or vlan for a VLAN that it shares with nobody (default macvlan)")
 	flags.StringVar(&f.ifname, "ifname", "", "its name inside (default the first free of eth0, eth1, …)")
 	flags.StringArrayVar(&f.addresses, "address", nil, "address with prefix length, such as 192.0.2.8/24; repeatable")
 	flags.StringArrayVar(&f.gateways, "gateway", nil, "default gateway; one IPv4, one IPv6")
@@ -34,7 +36,7 @@ func (f *interfaceFlags) register(c *cobra.Command) {
 // nothing may be said about one.
 func (f *interfaceFlags) parse(others plumbing.Network) ([]plumbing.Interface, []plumbing.Route, error) {
 	if f.port == "" {
-		if f.kind+f.ifname+f.mac != "" || f.mtu != 0 || len(f.addresses)+len(f.gateways)+len(f.routeTo) > 0 {
+		if f.vlan+f.kind+f.ifname+f.mac != "" || f.mtu != 0 || len(f.addresses)+len(f.gateways)+len(f.routeTo) > 0 {
 			return nil, nil, usagef("an interface needs --port, the host's device that it sits on")
 		}
 		return nil, nil, nil
@@ -44,6 +46,11 @@ func (f *interfaceFlags) parse(others plumbing.Network) ([]plumbing.Interface, [
 		i.Name = freeName(others)
 	}
 	var err error
+	if f.vlan != "" {
+		if i.VLAN, err = plumbing.ParseVLAN(f.vlan); err != nil {
+			return nil, nil, usageError{err}
+		}
+	}
 	if f.mac != "" {
 		if i.MAC, err = plumbing.ParseMAC(f.mac); err != nil {
 			return nil, nil, usageError{err}

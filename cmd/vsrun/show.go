@@ -47,7 +47,7 @@ func lsTable(w io.Writer, all []runtime.Status, wide bool) {
 			for _, p := range i.Addresses {
 				addresses = append(addresses, p.String())
 			}
-			ports, macs = append(ports, i.Port), append(macs, i.MAC.String())
+			ports, macs = append(ports, where(i.Port, i.VLAN)), append(macs, i.MAC.String())
 		}
 		for _, one := range s.Services {
 			services = append(services, fmt.Sprintf("%s:%s", one.Name, one.State))
@@ -99,7 +99,7 @@ func showTable(w io.Writer, s runtime.Status) {
 		if i.Up {
 			up = "up"
 		}
-		fmt.Fprintf(w, "interface\t%s  %s on %s  %s  mtu %d  %s\n", i.Name, i.Kind, i.Port, i.MAC, i.MTU, up)
+		fmt.Fprintf(w, "interface\t%s  %s on %s  %s  mtu %d  %s\n", i.Name, i.Kind, where(i.Port, i.VLAN), i.MAC, i.MTU, up)
 		for _, p := range i.Addresses {
 			fmt.Fprintf(w, "  address\t%s\n", p)
 		}
