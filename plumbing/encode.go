@@ -96,6 +96,29 @@ func newVLAN(name string, on int, t tag) message {
 	return m
 }
 
+// newBond makes a bond, marked as ours.
+func newBond(name string, options func(*message)) message {
+	m := ifinfomsg(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0, 0, 0)
+	m.putString(unix.IFLA_IFNAME, name)
+	m.putUint32(unix.IFLA_GROUP, deviceGroup)
+	m.putInfo("bond", options)
+	return m
+}
+
+// linkBond changes a bond's options.
+func linkBond(index int, options func(*message)) message {
+	m := ifinfomsg(unix.RTM_NEWLINK, 0, index, 0, 0)
+	m.putInfo("bond", options)
+	return m
+}
+
+// linkMaster makes a link a member of another; 0 for of none.
+func linkMaster(index, master int) message {
+	m := ifinfomsg(unix.RTM_NEWLINK, 0, index, 0, 0)
+	m.putUint32(unix.IFLA_MASTER, uint32(master))
+	return m
+}
+
 // putInfo appends what kind of device it is (IFLA_LINKINFO).
 func (m *message) putInfo(kind string, data func(*message)) {
 	m.nest(unix.IFLA_LINKINFO, func(m *message) {
@@ -203,6 +226,34 @@ func address(kind, flags uint16, index int, p netip.Prefix) message {
 	case p.Bits() < 31:
 		m.put(unix.IFA_BROADCAST, lastAddr(p).AsSlice())
 	}
+	return m
+}
+
+// ownAddress is a request about an address of the host's.
+func ownAddress(kind, flags uint16, index int, a OwnAddress) message {
+	m := message{kind: kind, flags: flags, body: []byte{family(a.Prefix.Addr()), byte(a.Prefix.Bits()), 0, byte(a.Scope)}}
+	m.body = binary.NativeEndian.AppendUint32(m.body, uint32(index))
+	m.put(unix.IFA_LOCAL, a.Prefix.Addr().AsSlice())
+	far := a.Prefix.Addr()
+	if a.Peer.IsValid() {
+		far = a.Peer.Addr()
+		m.body[1] = byte(a.Peer.Bits())
+	}
+	m.put(unix.IFA_ADDRESS, far.AsSlice())
+	if a.Broadcast.IsValid() {
+		m.put(unix.IFA_BROADCAST, a.Broadcast.AsSlice())
+	}
+	if a.Label != "" {
+		m.putString(unix.IFA_LABEL, a.Label)
+	}
+	var more uint32
+	if a.Prefix.Addr().Is6() {
+		more |= unix.IFA_F_NODAD
+	}
+	if a.NoPrefixRoute {
+		more |= unix.IFA_F_NOPREFIXROUTE
+	}
+	m.putUint32(unix.IFA_FLAGS, more)
 	return m
 }
 

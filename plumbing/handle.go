@@ -47,6 +47,15 @@ func Open(place Place) (*Handle, error) {
 	return h, nil
 }
 
+// OpenHost opens the host itself, for its ports.
+func OpenHost() (*Handle, error) {
+	host, err := dialNetlink(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	return (&Handle{host: host}).onHost(), nil
+}
+
 // Close lets go of everything. A namespace that was made and not published
 // ends here.
 func (h *Handle) Close() {
@@ -89,7 +98,7 @@ func (h *Handle) make() error {
 
 // leave closes what would keep the namespace alive.
 func (h *Handle) leave() error {
-	if h.ns == nil {
+	if h.ns == nil { // absent, or the host
 		return nil
 	}
 	h.inside.close()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -311,7 +312,7 @@ func (h *Handle) Leftover(leaving []Link) (Plan, error) {
 			used[v.ParentIndex] = true
 			continue
 		}
-		plan = append(plan, onHost{delVLAN{v.Name}})
+		plan = append(plan, onHost{delDevice{"vlan", v.Name}})
 	}
 	return plan, err
 }
@@ -332,24 +333,31 @@ func ourVLANs(links []netlink.Link) []*netlink.Vlan {
 // usedOnHost are the indexes of devices that something on the host needs, VLANs of
 // ours aside, or that take in frames for somebody's MAC, wherever that one is.
 func (h *Handle) usedOnHost(host netlinksafe.Handle, links []netlink.Link, leaving []Link) (map[int]bool, error) {
-	used := map[int]bool{}
+	used, err := h.satOn(leaving)
+	if err != nil {
+		return nil, err
+	}
 	for _, l := range links {
 		a := l.Attrs()
-		if _, isVLAN := l.(*netlink.Vlan); a.NetNsID < 0 && !(isVLAN && a.Group == deviceGroup) {
-			used[a.ParentIndex] = true
+		if v, ok := l.(*netlink.Vlan); !ok || v.Group != deviceGroup {
+			used[a.ParentIndex] = used[a.ParentIndex] || a.NetNsID < 0
 		}
 		if a.MasterIndex != 0 {
 			used[a.Index] = true
 		}
 	}
 	addrs, err := host.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil {
-		return nil, err
-	}
 	for _, a := range addrs {
 		used[a.LinkIndex] = true
 	}
-	err = h.host.get(portMACs(0), func(entry []byte) {
+	return used, err
+}
+
+// satOn are the indexes of devices that take in frames for others than themselves:
+// macvlans sit on them, wherever those are.
+func (h *Handle) satOn(leaving []Link) (map[int]bool, error) {
+	used := map[int]bool{}
+	err := h.host.get(portMACs(0), func(entry []byte) {
 		index, mac := decodePortMAC(entry)
 		if mac[0]&1 == 0 && !slices.ContainsFunc(leaving, func(l Link) bool { return l.MAC == mac }) {
 			used[index] = true
@@ -385,4 +393,137 @@ func (h *Handle) usedElsewhere(used map[int]bool, leaving []Link) error {
 		}
 	}
 	return err
+}
+
+// ObserveBond reads what the host holds of a bond, of its members, and of those
+// that it should have.
+func (h *Handle) ObserveBond(want Bond) (BondState, error) {
+	s := BondState{Options: map[string]string{}}
+	host, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return s, err
+	}
+	defer host.Close()
+	links, err := host.LinkList()
+	if err != nil {
+		return s, err
+	}
+	used, err := h.satOn(nil)
+	if err != nil {
+		return s, err
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		a := l.Attrs()
+		names[a.Index] = a.Name
+		if a.NetNsID < 0 {
+			used[a.ParentIndex] = true
+		}
+	}
+	master := 0
+	for _, l := range links {
+		if l.Attrs().Name == want.Name {
+			port := decodePort(l)
+			s.Device, s.InUse, master = &port, used[port.Index], port.Index
+			s.Carrier = l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0
+			copy(s.MAC[:], l.Attrs().HardwareAddr)
+			if b, ok := l.(*netlink.Bond); ok {
+				s.Options, s.Active = decodeBond(b, names), names[b.ActiveSlave]
+			}
+		}
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		enslaved := master != 0 && a.MasterIndex == master
+		if !enslaved && !slices.Contains(want.Members, a.Name) {
+			continue
+		}
+		m, err := observeMember(host, l, names)
+		if err != nil {
+			return s, err
+		}
+		m.Enslaved, m.InUse = enslaved, used[a.Index]
+		s.Members = append(s.Members, m)
+	}
+	s.Idle = s.Device != nil && s.Device.Kind == "bond" && !s.Device.Up && !s.Device.Ours &&
+		!slices.ContainsFunc(s.Members, func(m Member) bool { return m.Enslaved })
+	return s, nil
+}
+
+func observeMember(host netlinksafe.Handle, l netlink.Link, names map[int]string) (Member, error) {
+	a := l.Attrs()
+	m := Member{Port: decodePort(l)}
+	m.Master = names[a.MasterIndex]
+	if b, ok := a.Slave.(*netlink.BondSlave); ok {
+		m.MII = strings.ToLower(b.MiiStatus.String())
+		m.Backup = b.State == netlink.BondStateBackup
+		m.Failures = int(b.LinkFailureCount)
+	}
+	addrs, err := host.AddrList(l, netlink.FAMILY_ALL)
+	if err != nil {
+		return m, err
+	}
+	for _, a := range addrs {
+		kernels := len(a.IP) == 16 && a.Scope == unix.RT_SCOPE_LINK // the link-local one
+		if a.Flags&unix.IFA_F_PERMANENT != 0 && !kernels {
+			m.Own = append(m.Own, decodeOwnAddress(a))
+		}
+	}
+	by := &netlink.Route{LinkIndex: a.Index, Table: unix.RT_TABLE_UNSPEC}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := host.RouteListFiltered(family, by, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return m, err
+		}
+		for _, r := range routes {
+			if r.Protocol != unix.RTPROT_KERNEL && r.Protocol != unix.RTPROT_RA && r.Type == unix.RTN_UNICAST {
+				m.Routed = prefixName(decodeRoute(r, family, names).To)
+			}
+		}
+	}
+	return m, nil
+}
+
+func decodeOwnAddress(a netlink.Addr) OwnAddress {
+	own := OwnAddress{
+		Prefix:        decodePrefix(a.IPNet),
+		Label:         a.Label,
+		Scope:         a.Scope,
+		NoPrefixRoute: a.Flags&unix.IFA_F_NOPREFIXROUTE != 0,
+	}
+	if a.Peer != nil && !a.Peer.IP.Equal(a.IP) {
+		own.Peer = decodePrefix(a.Peer)
+	}
+	if b, ok := netip.AddrFromSlice(a.Broadcast); ok {
+		own.Broadcast = b.Unmap()
+	}
+	return own
+}
+
+func decodePrefix(n *net.IPNet) netip.Prefix {
+	addr, _ := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(addr.Unmap(), ones)
+}
+
+// decodeBond reads the options that we set.
+func decodeBond(b *netlink.Bond, names map[int]string) map[string]string {
+	options := map[string]string{"primary": names[b.Primary]}
+	for name, n := range map[string]int{
+		"mode": int(b.Mode), "miimon": b.Miimon, "updelay": b.UpDelay, "downdelay": b.DownDelay,
+		"arp_interval": b.ArpInterval, "arp_validate": int(b.ArpValidate),
+		"primary_reselect": int(b.PrimaryReselect), "fail_over_mac": int(b.FailOverMac),
+		"xmit_hash_policy": int(b.XmitHashPolicy), "num_grat_arp": b.NumPeerNotif,
+		"min_links": b.MinLinks, "lacp_rate": int(b.LacpRate),
+	} {
+		options[name] = optionNamed(name).word(n)
+	}
+	var targets []netip.Addr
+	for _, t := range b.ArpIpTargets {
+		if a, ok := netip.AddrFromSlice(t); ok {
+			targets = append(targets, a.Unmap())
+		}
+	}
+	options["arp_ip_target"] = join(targets)
+	return options
 }

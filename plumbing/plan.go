@@ -142,6 +142,9 @@ func (p Plan) reversed() Plan {
 // cannot names the step that failed, and its cure where the step knows one.
 func cannot(s Step, h *Handle, err error) error {
 	where := " in " + h.place.Name
+	if h.place == (Place{}) { // on the host
+		where = ""
+	}
 	if host, ok := s.(onHost); ok {
 		s, where = host.Step, ""
 	}

@@ -94,18 +94,3 @@ func (s upVLAN) message(h *Handle) (message, error) {
 }
 
 func (s upVLAN) apply(_ context.Context, h *Handle) error { return send(s, h) }
-
-// delVLAN deletes a VLAN device of the host's.
-type delVLAN struct{ dev string }
-
-func (s delVLAN) String() string       { return "delete vlan device " + s.dev }
-func (s delVLAN) undo() Step           { return nil }
-func (s delVLAN) Command(Place) string { return "ip link delete dev " + s.dev }
-
-func (s delVLAN) apply(_ context.Context, h *Handle) error {
-	index, err := h.index(s.dev)
-	if err == nil {
-		err = h.inside.one(linkDelete(index))
-	}
-	return unlessGone(err)
-}

@@ -152,11 +152,11 @@ func lowers(port string, v VLAN) []lower {
 // lowers are the host's VLAN devices that the interface needs: one of kind vlan
 // is itself the innermost.
 func (i Interface) lowers() []lower {
-	v := i.VLAN
-	if i.Kind == Vlan && len(v) > 0 {
-		v = v[:len(v)-1]
+	all := lowers(i.Port, i.VLAN)
+	if i.Kind == Vlan && len(all) > 0 {
+		return all[:len(all)-1]
 	}
-	return lowers(i.Port, v)
+	return all
 }
 
 // base is the path of the host's device that the interface sits on.

@@ -10,14 +10,37 @@ import (
 	"sync"
 
 	yaml "go.yaml.in/yaml/v4"
+
+	"github.com/vsrun/vsrun/plumbing"
 )
 
 // maxDocument bounds what is read of a file, in bytes.
 const maxDocument = 4 << 20
 
-// ReadDocuments reads virtual servers, one a YAML or JSON document. Everything
-// that is wrong is reported at once, each with name, line and column.
-func ReadDocuments(r io.Reader, name string) ([]VirtualServer, error) {
+// Documents are what people write: virtual servers, one a document, and lists of
+// ports (ports:).
+type Documents struct {
+	Ports   []plumbing.Bond
+	Servers []VirtualServer
+}
+
+// ReadDocuments reads YAML or JSON. Everything that is wrong is reported at once,
+// each with name, line and column.
+func ReadDocuments(r io.Reader, name string) (Documents, error) {
+	var docs Documents
+	errs, err := docs.read(r, name)
+	switch {
+	case err != nil:
+		return Documents{}, err
+	case len(errs) > 0:
+		return Documents{}, &DocumentError{errs}
+	case len(docs.Servers)+len(docs.Ports) == 0:
+		return Documents{}, &DocumentError{[]error{fmt.Errorf("%s: there is no virtual server in it", name)}}
+	}
+	return docs, nil
+}
+
+func (docs *Documents) read(r io.Reader, name string) (errs []error, err error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxDocument+1))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", name, err)
@@ -29,31 +52,51 @@ func ReadDocuments(r io.Reader, name string) ([]VirtualServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list []VirtualServer
-	var errs []error
 	for {
 		var node yaml.Node
 		err := loader.Load(&node)
 		if err == io.EOF {
-			break
+			return errs, nil
 		}
 		if err != nil { // what follows a syntax error means nothing
-			errs = append(errs, located(name, err)...)
-			break
+			return append(errs, located(name, err)...), nil
 		}
-		if empty(node) {
-			continue
+		if !empty(node) {
+			errs = append(errs, docs.add(name, &node)...)
 		}
-		vs, problems := decode(name, &node)
-		list, errs = append(list, vs), append(errs, problems...)
 	}
-	if len(list) == 0 && len(errs) == 0 {
-		errs = append(errs, fmt.Errorf("%s: there is no virtual server in it", name))
+}
+
+// add reads one document.
+func (docs *Documents) add(name string, node *yaml.Node) []error {
+	if child(node.Content[0], "ports") != nil {
+		var list struct {
+			Ports []plumbing.Bond `yaml:"ports"`
+		}
+		errs := decode(name, node, &list, func(bool) []Problem { return validatePorts(list.Ports) })
+		docs.Ports = append(docs.Ports, list.Ports...)
+		return errs
 	}
-	if len(errs) > 0 {
-		return nil, &DocumentError{errs}
+	var vs VirtualServer
+	errs := decode(name, node, &vs, func(partly bool) []Problem {
+		if partly && same(vs, VirtualServer{}) { // nothing could be read
+			return nil
+		}
+		return vs.Validate()
+	})
+	docs.Servers = append(docs.Servers, vs)
+	return errs
+}
+
+func validatePorts(ports []plumbing.Bond) []Problem {
+	var list []Problem
+	for k, b := range ports {
+		for _, p := range b.Validate() {
+			p.Path = fmt.Sprintf("ports[%d].%s", k, p.Path)
+			list = append(list, p)
+		}
 	}
-	return list, nil
+	return list
 }
 
 // A DocumentError is everything wrong with a document, in order.
@@ -69,20 +112,18 @@ func empty(n yaml.Node) bool {
 	return n.IsZero() || n.Kind == yaml.DocumentNode && (len(n.Content) == 0 || n.Content[0].Tag == "!!null")
 }
 
-func decode(name string, node *yaml.Node) (VirtualServer, []error) {
-	var vs VirtualServer
-	unread := located(name, node.Load(&vs, yaml.WithKnownFields()))
-	if len(unread) > 0 && same(vs, VirtualServer{}) { // nothing could be read
-		return vs, unread
-	}
+// decode reads a document into a value, and reports what is wrong with either.
+// validate is told when some of it could not be read.
+func decode(name string, node *yaml.Node, into any, validate func(partly bool) []Problem) []error {
+	unread := located(name, node.Load(into, yaml.WithKnownFields()))
 	errs := slices.Clone(unread)
-	for _, p := range vs.Validate() {
+	for _, p := range validate(len(unread) > 0) {
 		if at := find(node, p.Path); !spoiled(node, p.Path, unread) {
 			errs = append(errs, &atLine{name, at.Line, at.Column, p.Err})
 		}
 	}
 	slices.SortStableFunc(errs, func(a, b error) int { return line(a) - line(b) })
-	return vs, errs
+	return errs
 }
 
 // An atLine is what is wrong at a place of a document.
@@ -166,6 +207,7 @@ var wordings = sync.OnceValue(func() []wording {
 		{regexp.MustCompile("^cannot construct !!(seq|map) into string"), "one word is expected here, not a list or fields"},
 		{regexp.MustCompile(`^cannot construct !!seq into runtime\.VirtualServer`), "a virtual server's fields are expected here, not a list"},
 		{regexp.MustCompile("^cannot construct !!(str|int|bool|null|float)( `.*`)? into runtime\\.VirtualServer"), "a virtual server's fields are expected here"},
+		{regexp.MustCompile("^cannot construct !!\\w+( `.*`)? into plumbing\\.Bond"), "a port's fields are expected here"},
 		{regexp.MustCompile("^cannot construct !!\\w+( `.*`)? into \\[\\].*"), "a list is expected here"},
 		{regexp.MustCompile(`^netip\.ParsePrefix\("(.*?)"\): no '/'`), "$1 is not an address with prefix length, such as 192.0.2.8/24"},
 		{regexp.MustCompile(`^netip\.ParsePrefix\("(.*?)"\): .*`), "$1 is not an address with prefix length, such as 192.0.2.8/24"},

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"io"
 	"strings"
 	"testing"
 
@@ -28,7 +29,7 @@ services:
 
 // What a document says is what is stored, and what is stored reads as it was.
 func TestDocumentIsRecord(t *testing.T) {
-	list, err := ReadDocuments(strings.NewReader(everything+"---\n{\"id\": 9}\n---\n"), "two.yaml")
+	list, err := readServers(strings.NewReader(everything+"---\n{\"id\": 9}\n---\n"), "two.yaml")
 	if err != nil || len(list) != 2 {
 		t.Fatal(list, err)
 	}
@@ -41,7 +42,7 @@ func TestDocumentIsRecord(t *testing.T) {
 			t.Error(d)
 		}
 	}
-	again, err := ReadDocuments(strings.NewReader(string(list[0].record())), "record")
+	again, err := readServers(strings.NewReader(string(list[0].record())), "record")
 	if err != nil || !same(again[0], list[0]) {
 		t.Errorf("a record is no document: %v", err)
 	}
@@ -81,7 +82,7 @@ func TestReadDocumentsRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			list, err := ReadDocuments(strings.NewReader(tt.text), "f")
+			list, err := readServers(strings.NewReader(tt.text), "f")
 			if err == nil {
 				t.Fatalf("read as %+v", list)
 			}
@@ -98,7 +99,7 @@ func FuzzReadDocuments(f *testing.F) {
 	f.Add("a: &a [*a, *a]\nid: *a\n")
 	f.Add("interfaces: [{gateways: [x], addresses: [1.2.3.4/5]}]")
 	f.Fuzz(func(t *testing.T, text string) {
-		list, err := ReadDocuments(strings.NewReader(text), "f")
+		list, err := readServers(strings.NewReader(text), "f")
 		if (err == nil) == (len(list) == 0) {
 			t.Fatalf("%d virtual servers, error %v", len(list), err)
 		}
@@ -108,4 +109,9 @@ func FuzzReadDocuments(f *testing.F) {
 			}
 		}
 	})
+}
+
+func readServers(r io.Reader, name string) ([]VirtualServer, error) {
+	docs, err := ReadDocuments(r, name)
+	return docs.Servers, err
 }

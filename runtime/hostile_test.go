@@ -41,7 +41,7 @@ func TestPlaces(t *testing.T) {
 		{"MAC", "id: 8\ninterfaces: [{name: eth0, port: eth1, mac: \"01:00:5e:00:00:01\"}]\n", "f:2:44: MAC 01:00:5e:00:00:01 is a multicast address"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			list, err := ReadDocuments(strings.NewReader(tt.text), "f")
+			list, err := readServers(strings.NewReader(tt.text), "f")
 			if err == nil {
 				t.Fatalf("read as %+v", list)
 			}
@@ -71,13 +71,13 @@ func TestForms(t *testing.T) {
 		"id: 8\n<<: {name: finance}\n",
 		"id: 8\nname: >-\n  finance\ninterfaces: []\nroutes:\nservices: ~\ndns: {}\n",
 	} {
-		list, err := ReadDocuments(strings.NewReader(text), "f")
+		list, err := readServers(strings.NewReader(text), "f")
 		if err != nil || len(list) != 1 || !same(list[0], VirtualServer{ID: 8, Name: "finance"}) {
 			t.Errorf("%q: got %+v, %v", text, list, err)
 		}
 	}
 	for n := range 3 {
-		list, err := ReadDocuments(strings.NewReader(strings.Repeat("--- {id: 8}\n---\n", n+1)), "f")
+		list, err := readServers(strings.NewReader(strings.Repeat("--- {id: 8}\n---\n", n+1)), "f")
 		if err != nil || len(list) != n+1 {
 			t.Errorf("%d documents were read as %d: %v", n+1, len(list), err)
 		}
@@ -105,7 +105,7 @@ func TestBombs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
-			list, err := ReadDocuments(strings.NewReader(text), "f")
+			list, err := readServers(strings.NewReader(text), "f")
 			if err == nil {
 				t.Errorf("read as %d virtual servers", len(list))
 			}
@@ -117,16 +117,16 @@ func TestBombs(t *testing.T) {
 }
 
 func TestUnreadable(t *testing.T) {
-	_, err := ReadDocuments(iotest.ErrReader(io.ErrUnexpectedEOF), "f")
+	_, err := readServers(iotest.ErrReader(io.ErrUnexpectedEOF), "f")
 	if !errors.Is(err, io.ErrUnexpectedEOF) || err.Error() != "cannot read f: unexpected EOF" {
 		t.Errorf("got %v", err)
 	}
 	// The longest document.
 	text := "id: 8\n#" + strings.Repeat("x", maxDocument-len("id: 8\n#"))
-	if list, err := ReadDocuments(iotest.HalfReader(strings.NewReader(text)), "f"); err != nil || len(list) != 1 {
+	if list, err := readServers(iotest.HalfReader(strings.NewReader(text)), "f"); err != nil || len(list) != 1 {
 		t.Errorf("of %d bytes: %v", len(text), err)
 	}
-	if _, err := ReadDocuments(strings.NewReader(text+"x"), "f"); err == nil {
+	if _, err := readServers(strings.NewReader(text+"x"), "f"); err == nil {
 		t.Error("one byte more")
 	}
 }

@@ -220,6 +220,9 @@ func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
 	if vs.Disabled {
 		return r.takeDown(ctx, vs.ID, StopTimeout)
 	}
+	if err := r.ensurePorts(ctx, vs); err != nil {
+		return err
+	}
 	if err := r.republish(ctx, vs); err != nil {
 		return err
 	}

@@ -180,13 +180,18 @@ func (vs VirtualServer) record() []byte {
 }
 
 func (s *Store) save(vs VirtualServer) error {
-	err := writeSynced(s.fresh(vs.ID), vs.record())
+	return s.write(vs.String(), s.fresh(vs.ID), s.path(vs.ID), vs.record())
+}
+
+// write replaces the record of what is named.
+func (s *Store) write(what, fresh, path string, text []byte) error {
+	err := writeSynced(fresh, text)
 	if err == nil {
-		err = os.Rename(s.fresh(vs.ID), s.path(vs.ID))
+		err = os.Rename(fresh, path)
 	}
 	if err != nil {
-		os.Remove(s.fresh(vs.ID))
-		return fmt.Errorf("cannot store %s: %w", vs, err)
+		os.Remove(fresh)
+		return fmt.Errorf("cannot store %s: %w", what, err)
 	}
 	return s.sync()
 }
@@ -201,8 +206,10 @@ func writeSynced(path string, text []byte) error {
 }
 
 // forget removes a virtual server's record. Absent already is success.
-func (s *Store) forget(id int) error {
-	for _, path := range []string{s.fresh(id), s.path(id)} {
+func (s *Store) forget(id int) error { return s.remove(s.fresh(id), s.path(id)) }
+
+func (s *Store) remove(paths ...string) error {
+	for _, path := range paths {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

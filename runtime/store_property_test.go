@@ -36,7 +36,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Fatalf("%v (-saved +loaded):\n%s", err, d)
 		}
 		for _, document := range []string{string(vs.record()), asYAML(t, vs.record())} {
-			list, err := ReadDocuments(strings.NewReader(document), "f")
+			list, err := readServers(strings.NewReader(document), "f")
 			if err != nil || len(list) != 1 {
 				t.Fatalf("%v\n%s", err, document)
 			}

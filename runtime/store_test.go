@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 
 func document(t *testing.T, text string) VirtualServer {
 	t.Helper()
-	list, err := ReadDocuments(strings.NewReader(text), "document")
+	list, err := readServers(strings.NewReader(text), "document")
 	if err != nil {
 		t.Fatal(err)
 	}

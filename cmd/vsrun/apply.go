@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime"
 )
 
@@ -18,15 +19,16 @@ func (a *app) applyCommand() *cobra.Command {
 	var prune, dryRun, noProbe bool
 	c := &cobra.Command{
 		Use:   "apply -f FILE|DIR",
-		Short: "Make virtual servers what documents say",
-		Long: `Make virtual servers what documents say: those that are not there are created,
-those that differ changed, the others left alone.`,
+		Short: "Make ports and virtual servers what documents say",
+		Long: `Make ports and virtual servers what documents say: those that are not there are
+created, those that differ changed, the others left alone. A document is one
+virtual server (vsrun create --help) or a list of ports (vsrun port --help).`,
 		Args: arguments(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if file == "" {
 				return usagef("which document? vsrun apply -f FILE|DIR")
 			}
-			list, err := readAll(file)
+			docs, err := readAll(file)
 			if err != nil {
 				return err
 			}
@@ -35,7 +37,7 @@ those that differ changed, the others left alone.`,
 				return fmt.Errorf("cannot apply %s: %w", file, err)
 			}
 			r.NoProbe = noProbe
-			return a.apply(c, r, list, prune, dryRun)
+			return a.apply(c, r, docs, prune, dryRun)
 		},
 	}
 	flags := c.Flags()
@@ -46,24 +48,57 @@ those that differ changed, the others left alone.`,
 	return c
 }
 
-func (a *app) apply(c *cobra.Command, r *runtime.Runtime, list []runtime.VirtualServer, prune, dryRun bool) error {
+func (a *app) apply(c *cobra.Command, r *runtime.Runtime, docs runtime.Documents, prune, dryRun bool) error {
 	var errs []error
-	for _, vs := range list {
-		if dryRun {
-			errs = append(errs, a.dryRun(r, vs, r.Plan))
-			continue
-		}
-		did, err := r.Apply(c.Context(), vs)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("cannot apply %s: %w", vs, err))
-			continue
-		}
-		a.did("%s %s", vs, did)
+	for _, bond := range docs.Ports {
+		errs = append(errs, a.applyPort(c, r, bond, dryRun))
+	}
+	for _, vs := range docs.Servers {
+		errs = append(errs, a.applyServer(c, r, vs, dryRun))
 	}
 	if err := errors.Join(errs...); err != nil || !prune {
 		return err // what could not be applied may be why something else is kept
 	}
-	return a.prune(c, r, list, dryRun)
+	return errors.Join(a.prune(c, r, docs.Servers, dryRun), a.prunePorts(c, r, docs.Ports, dryRun))
+}
+
+func (a *app) applyPort(c *cobra.Command, r *runtime.Runtime, bond plumbing.Bond, dryRun bool) error {
+	if dryRun {
+		return a.dryRunPort(r, bond)
+	}
+	did, err := r.ApplyPort(c.Context(), bond)
+	if err != nil {
+		return fmt.Errorf("cannot apply port %s: %w", bond.Name, err)
+	}
+	a.did("port %s %s", bond.Name, did)
+	return nil
+}
+
+func (a *app) applyServer(c *cobra.Command, r *runtime.Runtime, vs runtime.VirtualServer, dryRun bool) error {
+	if dryRun {
+		return a.dryRun(r, vs, r.Plan)
+	}
+	did, err := r.Apply(c.Context(), vs)
+	if err != nil {
+		return fmt.Errorf("cannot apply %s: %w", vs, err)
+	}
+	a.did("%s %s", vs, did)
+	return nil
+}
+
+func (a *app) prunePorts(c *cobra.Command, r *runtime.Runtime, keep []plumbing.Bond, dryRun bool) error {
+	names, err := r.Store.Ports()
+	if err != nil {
+		return fmt.Errorf("cannot prune: %w", err)
+	}
+	var errs []error
+	for _, name := range names {
+		if slices.ContainsFunc(keep, func(b plumbing.Bond) bool { return b.Name == name }) {
+			continue
+		}
+		errs = append(errs, a.destroyPort(c, r, name, dryRun))
+	}
+	return errors.Join(errs...)
 }
 
 func (a *app) prune(c *cobra.Command, r *runtime.Runtime, keep []runtime.VirtualServer, dryRun bool) error {
@@ -91,18 +126,18 @@ func (a *app) prune(c *cobra.Command, r *runtime.Runtime, keep []runtime.Virtual
 }
 
 // readAll reads a file, or every document of a directory.
-func readAll(name string) ([]runtime.VirtualServer, error) {
+func readAll(name string) (runtime.Documents, error) {
 	if fi, err := os.Stat(name); name == "-" || err != nil || !fi.IsDir() {
-		list, err := readFile(name)
+		docs, err := readFile(name)
 		if err != nil {
-			return nil, err
+			return docs, err
 		}
-		return list, twice(list)
+		return docs, twice(docs)
 	}
-	var list []runtime.VirtualServer
+	var docs runtime.Documents
 	entries, err := os.ReadDir(name)
 	if err != nil {
-		return nil, err
+		return docs, err
 	}
 	for _, e := range entries {
 		if ext := filepath.Ext(e.Name()); e.IsDir() || strings.HasPrefix(e.Name(), ".") || ext != ".yaml" && ext != ".yml" && ext != ".json" {
@@ -110,25 +145,33 @@ func readAll(name string) ([]runtime.VirtualServer, error) {
 		}
 		more, err := readFile(filepath.Join(name, e.Name()))
 		if err != nil {
-			return nil, err
+			return docs, err
 		}
-		list = append(list, more...)
+		docs.Ports, docs.Servers = append(docs.Ports, more.Ports...), append(docs.Servers, more.Servers...)
 	}
-	if len(list) == 0 {
-		return nil, usagef("%s holds no .yaml, .yml or .json document", name)
+	if len(docs.Ports)+len(docs.Servers) == 0 {
+		return docs, usagef("%s holds no .yaml, .yml or .json document", name)
 	}
-	return list, twice(list)
+	return docs, twice(docs)
 }
 
-func twice(list []runtime.VirtualServer) error {
-	seen := map[int]bool{}
-	for _, vs := range list {
-		if seen[vs.ID] {
-			return usagef("%s is described twice", vs)
+func twice(docs runtime.Documents) error {
+	seen := map[string]bool{}
+	check := func(what string) error {
+		if seen[what] {
+			return usagef("%s is described twice", what)
 		}
-		seen[vs.ID] = true
+		seen[what] = true
+		return nil
 	}
-	return nil
+	var errs []error
+	for _, vs := range docs.Servers {
+		errs = append(errs, check(vs.Namespace()))
+	}
+	for _, b := range docs.Ports {
+		errs = append(errs, check("port "+b.Name))
+	}
+	return errors.Join(errs...)
 }
 
 func (a *app) diffCommand() *cobra.Command {
@@ -141,20 +184,32 @@ func (a *app) diffCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("cannot compare: %w", err)
 			}
-			list, err := a.toCompare(r, file, args)
+			docs, err := a.toCompare(r, file, args)
 			if err != nil {
 				return fmt.Errorf("cannot compare: %w", err)
 			}
 			differs := false
-			for _, vs := range list {
-				drift, err := r.Diff(c.Context(), vs)
+			tell := func(what string, drift []string, err error) error {
 				if err != nil {
-					return fmt.Errorf("cannot compare %s: %w", vs, err)
+					return fmt.Errorf("cannot compare %s: %w", what, err)
 				}
 				for _, d := range drift {
-					a.did("%s: %s", vs.Namespace(), d)
+					a.did("%s: %s", what, d)
 				}
 				differs = differs || len(drift) > 0
+				return nil
+			}
+			for _, b := range docs.Ports {
+				drift, err := r.DiffPort(b)
+				if err := tell("port "+b.Name, drift, err); err != nil {
+					return err
+				}
+			}
+			for _, vs := range docs.Servers {
+				drift, err := r.Diff(c.Context(), vs)
+				if err := tell(vs.Namespace(), drift, err); err != nil {
+					return err
+				}
 			}
 			if differs {
 				return exitError(exitFailed)
@@ -166,26 +221,28 @@ func (a *app) diffCommand() *cobra.Command {
 	return c
 }
 
-// toCompare is the virtual servers asked about: of the documents, or stored.
-func (a *app) toCompare(r *runtime.Runtime, file string, words []string) ([]runtime.VirtualServer, error) {
-	list, err := r.Store.List()
+// toCompare is what was asked about: the virtual servers named, or all there is, of
+// the documents or stored.
+func (a *app) toCompare(r *runtime.Runtime, file string, words []string) (docs runtime.Documents, err error) {
 	if file != "" {
-		list, err = readAll(file)
+		docs, err = readAll(file)
+	} else {
+		docs, err = r.Store.All()
 	}
 	if err != nil || len(words) == 0 {
-		return list, err
+		return docs, err
 	}
-	var chosen []runtime.VirtualServer
+	var chosen runtime.Documents
 	for _, word := range words {
 		id, err := find(r, word)
 		if err != nil {
-			return nil, err
+			return chosen, err
 		}
-		k := slices.IndexFunc(list, func(vs runtime.VirtualServer) bool { return vs.ID == id })
+		k := slices.IndexFunc(docs.Servers, func(vs runtime.VirtualServer) bool { return vs.ID == id })
 		if k < 0 {
-			return nil, fmt.Errorf("%w: %s", runtime.ErrNotFound, word)
+			return chosen, fmt.Errorf("%w: %s", runtime.ErrNotFound, word)
 		}
-		chosen = append(chosen, list[k])
+		chosen.Servers = append(chosen.Servers, docs.Servers[k])
 	}
 	return chosen, nil
 }

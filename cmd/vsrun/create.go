@@ -75,14 +75,17 @@ func (a *app) newServer(args []string, name, file string, iface *interfaceFlags)
 	var vs runtime.VirtualServer
 	switch {
 	case file != "":
-		list, err := readFile(file)
+		docs, err := readFile(file)
 		if err != nil {
 			return vs, err
 		}
-		if len(list) != 1 {
-			return vs, usagef("%s holds %d virtual servers: create takes one, vsrun apply takes all", file, len(list))
+		switch {
+		case len(docs.Ports) > 0:
+			return vs, usagef("%s holds ports: create takes one virtual server, vsrun apply takes all", file)
+		case len(docs.Servers) != 1:
+			return vs, usagef("%s holds %d virtual servers: create takes one, vsrun apply takes all", file, len(docs.Servers))
 		}
-		vs = list[0]
+		vs = docs.Servers[0]
 	case len(args) == 0:
 		return vs, usagef("which number shall it have? vsrun create ID")
 	}
@@ -172,13 +175,13 @@ func where(port string, vlan plumbing.VLAN) string {
 }
 
 // readFile reads the documents of a file, or of standard input for "-".
-func readFile(name string) ([]runtime.VirtualServer, error) {
+func readFile(name string) (runtime.Documents, error) {
 	if name == "-" {
 		return runtime.ReadDocuments(io.Reader(os.Stdin), "stdin")
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the document: %w", err)
+		return runtime.Documents{}, fmt.Errorf("cannot read the document: %w", err)
 	}
 	defer f.Close()
 	return runtime.ReadDocuments(f, name)

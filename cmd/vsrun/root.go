@@ -75,7 +75,7 @@ func (a *app) command() *cobra.Command {
 		a.enableCommand(), a.disableCommand(), a.destroyCommand(),
 		a.applyCommand(), a.diffCommand(),
 		a.lsCommand(), a.showCommand(), a.psCommand(), a.logsCommand(), a.execCommand(),
-		a.serviceCommand(), a.statsCommand(), a.versionCommand(),
+		a.portCommand(), a.serviceCommand(), a.statsCommand(), a.versionCommand(),
 	)
 	return root
 }
@@ -170,7 +170,7 @@ func (a *app) report(err error) int {
 	if misused {
 		return exitUsage
 	}
-	if errors.Is(err, runtime.ErrNotFound) {
+	if errors.Is(err, runtime.ErrNotFound) || errors.Is(err, runtime.ErrNoPort) {
 		return exitNotFound
 	}
 	return exitFailed

@@ -190,7 +190,7 @@ vsrun: MAC 01:00:5e:00:00:01 is a multicast address
 hint: see vsrun --help, or vsrun COMMAND --help
 `},
 	{name: "unknown kind", args: "create 8 --port eth1 --kind tunnel", code: 2, stderr: `
-vsrun: kind "tunnel" is unknown: it is macvlan
+vsrun: kind "tunnel" is unknown: it is macvlan or vlan
 hint: see vsrun --help, or vsrun COMMAND --help
 `},
 	{name: "interface flags without a port", args: "create 8 --address 192.0.2.8/24", code: 2, stderr: `

@@ -1,0 +1,477 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/vsrun/vsrun/plumbing"
+)
+
+// ErrNoPort is a port that the store does not have.
+var ErrNoPort = errors.New("no such port")
+
+// A portRecord is what the store keeps of a port: what it should be, and how its
+// members were before, which they are to be again.
+type portRecord struct {
+	plumbing.Bond
+	Before map[string]plumbing.Before `json:"before,omitempty"`
+}
+
+func (s *Store) portPath(name string) string { return filepath.Join(s.dir, "port-"+name+".json") }
+
+func (s *Store) freshPort(name string) string {
+	return filepath.Join(s.dir, ".port-"+name+".json.new")
+}
+
+func (s *Store) loadPort(name string) (portRecord, error) {
+	var p portRecord
+	text, err := os.ReadFile(s.portPath(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, fmt.Errorf("%w: %s", ErrNoPort, name)
+	}
+	if err != nil {
+		return p, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	err = dec.Decode(&p)
+	if _, more := dec.Token(); err == nil && more != io.EOF {
+		err = errors.New("something follows the record")
+	}
+	if problems := p.Validate(); err == nil && len(problems) > 0 {
+		err = problems[0].Err
+	}
+	if err == nil && p.Name != name {
+		err = fmt.Errorf("it is the record of %s", p.Name)
+	}
+	if err != nil {
+		return p, &plumbing.Refusal{
+			Err:  fmt.Errorf("cannot use the record %s: %w", s.portPath(name), err),
+			Cure: "it is left as it is: mend it, or move it away and create the port again",
+		}
+	}
+	return p, nil
+}
+
+func (s *Store) savePort(p portRecord) error {
+	text, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		panic(err) // all of its types can be marshalled
+	}
+	return s.write("port "+p.Name, s.freshPort(p.Name), s.portPath(p.Name), append(text, '\n'))
+}
+
+// Ports are the names of the ports that the store has.
+func (s *Store) Ports() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot read the state directory: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if m := portFile.FindStringSubmatch(e.Name()); m != nil {
+			names = append(names, m[1])
+		}
+	}
+	return names, nil
+}
+
+var portFile = regexp.MustCompile(`^port-(.+)\.json$`)
+
+// ApplyPort makes a port what bond says, whether it is there or not. It returns
+// what was done: created, changed or unchanged. After an error all is as it was.
+func (r *Runtime) ApplyPort(ctx context.Context, bond plumbing.Bond) (did string, err error) {
+	unlock, err := r.Store.lock(ctx, host)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	old, err := r.Store.loadPort(bond.Name)
+	switch {
+	case errors.Is(err, ErrNoPort):
+		return "created", r.createPort(ctx, bond)
+	case err != nil:
+		return "", err
+	case sameBond(old.Bond, bond):
+		return "unchanged", r.reconcilePort(ctx, old)
+	}
+	if err := r.reconcilePort(ctx, portRecord{bond, old.Before}); err != nil {
+		return "", errors.Join(err, r.Store.savePort(old))
+	}
+	return "changed", nil
+}
+
+// CreatePort makes a port that is not there yet. One that is there, and the same,
+// is made whole.
+func (r *Runtime) CreatePort(ctx context.Context, bond plumbing.Bond) error {
+	if old, err := r.Store.loadPort(bond.Name); err == nil && !sameBond(old.Bond, bond) {
+		return &plumbing.Refusal{
+			Err:  fmt.Errorf("port %s exists, and is different", bond.Name),
+			Cure: fmt.Sprintf("see it with: vsrun port show %s; change it with vsrun apply, or destroy it first", bond.Name),
+		}
+	}
+	_, err := r.ApplyPort(ctx, bond)
+	return err
+}
+
+func sameBond(a, b plumbing.Bond) bool {
+	x, _ := json.Marshal(a)
+	y, _ := json.Marshal(b)
+	return bytes.Equal(x, y)
+}
+
+func (r *Runtime) createPort(ctx context.Context, bond plumbing.Bond) error {
+	if err := r.freeMembers(bond); err != nil {
+		return err
+	}
+	err := r.reconcilePort(ctx, portRecord{Bond: bond})
+	if err != nil {
+		err = errors.Join(err, r.Store.remove(r.Store.freshPort(bond.Name), r.Store.portPath(bond.Name)))
+	}
+	return err
+}
+
+// freeMembers refuses what other ports and virtual servers have: also of those
+// that are not on the network now.
+func (r *Runtime) freeMembers(bond plumbing.Bond) error {
+	names, err := r.Store.Ports()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		other, err := r.Store.loadPort(name)
+		if err != nil {
+			return err
+		}
+		for _, m := range bond.Members {
+			if name != bond.Name && slices.Contains(other.Members, m) {
+				return &plumbing.Refusal{Err: fmt.Errorf("%s is a member of port %s", m, name), Cure: "choose another"}
+			}
+		}
+	}
+	for _, m := range bond.Members {
+		users, err := r.usersOf(m)
+		if err != nil {
+			return err
+		}
+		if len(users) > 0 {
+			return &plumbing.Refusal{
+				Err:  fmt.Errorf("%s is in use, by %s", m, strings.Join(users, ", ")),
+				Cure: "move them to the bond, when it is there: until then, detach their interfaces",
+			}
+		}
+	}
+	return nil
+}
+
+// usersOf are the virtual servers that have an interface on a port.
+func (r *Runtime) usersOf(port string) ([]string, error) {
+	list, err := r.Store.List()
+	var users []string
+	for _, vs := range list {
+		if slices.ContainsFunc(vs.Interfaces, func(i plumbing.Interface) bool { return i.Port == port }) {
+			users = append(users, vs.String())
+		}
+	}
+	return users, err
+}
+
+// reconcilePort makes the host match the record, and stores it first: how members
+// were before has to be known when anything goes wrong later.
+func (r *Runtime) reconcilePort(ctx context.Context, p portRecord) error {
+	h, err := plumbing.OpenHost()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	have, err := h.ObserveBond(p.Bond)
+	if err != nil {
+		return err
+	}
+	plan, err := planPort(&p, have)
+	if err != nil {
+		return err
+	}
+	if err := r.Store.savePort(p); err != nil {
+		return err
+	}
+	if err := plan.Apply(ctx, h); err != nil {
+		return err
+	}
+	p.forget()
+	return r.Store.savePort(p)
+}
+
+// planPort also remembers how the members are that the plan adds.
+func planPort(p *portRecord, have plumbing.BondState) (plumbing.Plan, error) {
+	for _, name := range have.Missing(p.Bond) {
+		if _, once := p.Before[name]; !once { // else it may come back
+			return nil, &plumbing.Refusal{Err: fmt.Errorf("no device %s on this host", name), Cure: "see which there are: ip -brief link"}
+		}
+	}
+	before := have.Before(p.Bond)
+	for name, b := range p.Before { // it may have come back from a crash: the first is what it was
+		before[name] = b
+	}
+	p.Before = before
+	return plumbing.DiffBond(p.Bond, p.Before, have)
+}
+
+// forget drops what has been given back.
+func (p *portRecord) forget() {
+	for name := range p.Before {
+		if !slices.Contains(p.Members, name) {
+			delete(p.Before, name)
+		}
+	}
+}
+
+// DestroyPort takes a port away and gives its members back. What is not there is
+// success; one that virtual servers use is not taken away.
+func (r *Runtime) DestroyPort(ctx context.Context, name string) error {
+	unlock, err := r.Store.lock(ctx, host)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	p, err := r.Store.loadPort(name)
+	if errors.Is(err, ErrNoPort) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h, err := plumbing.OpenHost()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	plan, err := r.planPortRemoval(h, p)
+	if err != nil {
+		return err
+	}
+	if err := plan.Force(ctx, h); err != nil {
+		return err
+	}
+	return r.Store.remove(r.Store.freshPort(name), r.Store.portPath(name))
+}
+
+// PlanPortRemoval is what would be done to take a port away.
+func (r *Runtime) PlanPortRemoval(name string) (plumbing.Plan, error) {
+	p, err := r.Store.loadPort(name)
+	if err != nil {
+		return nil, err
+	}
+	h, err := plumbing.OpenHost()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	return r.planPortRemoval(h, p)
+}
+
+func (r *Runtime) planPortRemoval(h *plumbing.Handle, p portRecord) (plumbing.Plan, error) {
+	users, err := r.usersOf(p.Name)
+	if err != nil {
+		return nil, err
+	}
+	if len(users) > 0 {
+		return nil, &plumbing.Refusal{
+			Err:  fmt.Errorf("port %s is in use, by %s", p.Name, strings.Join(users, ", ")),
+			Cure: "destroy them, or detach their interfaces, first",
+		}
+	}
+	have, err := h.ObserveBond(p.Bond)
+	if err != nil {
+		return nil, err
+	}
+	return plumbing.RemoveBond(p.Name, p.Before, have)
+}
+
+// ensurePorts makes whole the ports that a virtual server sits on, as far as they
+// are ours.
+func (r *Runtime) ensurePorts(ctx context.Context, vs VirtualServer) error {
+	for _, i := range vs.Interfaces {
+		if _, err := os.Lstat(r.Store.portPath(i.Port)); err != nil {
+			continue
+		}
+		if err := r.ensurePort(ctx, i.Port); err != nil {
+			return fmt.Errorf("cannot mend port %s: %w", i.Port, err)
+		}
+	}
+	return nil
+}
+
+func (r *Runtime) ensurePort(ctx context.Context, name string) error {
+	unlock, err := r.Store.lock(ctx, host)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	p, err := r.Store.loadPort(name)
+	if err != nil {
+		return err
+	}
+	return r.reconcilePort(ctx, p)
+}
+
+// All is everything that the store has, as documents.
+func (s *Store) All() (Documents, error) {
+	servers, err := s.List()
+	if err != nil {
+		return Documents{}, err
+	}
+	names, err := s.Ports()
+	if err != nil {
+		return Documents{}, err
+	}
+	docs := Documents{Servers: servers}
+	for _, name := range names {
+		p, err := s.loadPort(name)
+		if err != nil {
+			return Documents{}, err
+		}
+		docs.Ports = append(docs.Ports, p.Bond)
+	}
+	return docs, nil
+}
+
+// DiffPort is what an apply of bond would do, in words.
+func (r *Runtime) DiffPort(bond plumbing.Bond) ([]string, error) {
+	plan, err := r.PlanPort(bond)
+	var drift []string
+	for _, step := range plan {
+		drift = append(drift, step.String())
+	}
+	var refused *plumbing.Refusal
+	if errors.As(err, &refused) { // what keeps it from being made so
+		return append(drift, err.Error()), nil
+	}
+	return drift, err
+}
+
+// PlanPort is what would be done to make a port what bond says.
+func (r *Runtime) PlanPort(bond plumbing.Bond) (plumbing.Plan, error) {
+	p, err := r.Store.loadPort(bond.Name)
+	if err != nil && !errors.Is(err, ErrNoPort) {
+		return nil, err
+	}
+	p.Bond = bond
+	h, err := plumbing.OpenHost()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	have, err := h.ObserveBond(bond)
+	if err != nil {
+		return nil, err
+	}
+	return planPort(&p, have)
+}
+
+// A PortStatus is how a port stands.
+type PortStatus struct {
+	Name    string            `json:"name"`
+	State   string            `json:"state"` // up, degraded (a member is missing or without link, or something differs), down
+	Mode    plumbing.BondMode `json:"mode"`
+	MAC     plumbing.MAC      `json:"mac"`
+	MTU     int               `json:"mtu"`
+	Active  string            `json:"active,omitempty"` // the member that carries all, in the modes that have one
+	Members []MemberStatus    `json:"members"`
+	Users   []string          `json:"users"` // virtual servers on it
+	Drift   []string          `json:"drift"`
+}
+
+// A MemberStatus is how a member stands.
+type MemberStatus struct {
+	Name     string `json:"name"`
+	State    string `json:"state"`    // up, down, backup, missing (not on this host), out (not in the bond)
+	Failures int    `json:"failures"` // times that its link was lost
+}
+
+// PortStatus looks at a port.
+func (r *Runtime) PortStatus(name string) (PortStatus, error) {
+	p, err := r.Store.loadPort(name)
+	if err != nil {
+		return PortStatus{}, err
+	}
+	h, err := plumbing.OpenHost()
+	if err != nil {
+		return PortStatus{}, err
+	}
+	defer h.Close()
+	have, err := h.ObserveBond(p.Bond)
+	if err != nil {
+		return PortStatus{}, err
+	}
+	users, err := r.usersOf(name)
+	s := PortStatus{
+		Name: name, State: "down", Mode: p.Mode, MAC: have.MAC, Active: have.Active,
+		Members: []MemberStatus{}, Users: append([]string{}, users...), Drift: []string{},
+	}
+	plan, refused := planPort(&p, have)
+	for _, step := range plan {
+		s.Drift = append(s.Drift, step.String())
+	}
+	if refused != nil {
+		s.Drift = append(s.Drift, refused.Error())
+	}
+	whole := len(s.Drift) == 0
+	for _, name := range p.Members {
+		m := memberStatus(name, have)
+		s.Members = append(s.Members, m)
+		whole = whole && (m.State == "up" || m.State == "backup")
+	}
+	if have.Device != nil {
+		s.MTU = have.Device.MTU
+		switch {
+		case !have.Device.Up || !have.Carrier:
+		case whole:
+			s.State = "up"
+		default:
+			s.State = Degraded
+		}
+	}
+	return s, err
+}
+
+// PortStatusAll looks at all of them.
+func (r *Runtime) PortStatusAll() ([]PortStatus, error) {
+	names, err := r.Store.Ports()
+	errs := []error{err}
+	all := []PortStatus{}
+	for _, name := range names {
+		s, err := r.PortStatus(name)
+		if err == nil {
+			all = append(all, s)
+		}
+		errs = append(errs, err)
+	}
+	return all, errors.Join(errs...)
+}
+
+func memberStatus(name string, have plumbing.BondState) MemberStatus {
+	k := slices.IndexFunc(have.Members, func(m plumbing.Member) bool { return m.Name == name })
+	if k < 0 {
+		return MemberStatus{Name: name, State: "missing"}
+	}
+	m := have.Members[k]
+	s := MemberStatus{Name: name, State: m.MII, Failures: m.Failures}
+	switch {
+	case !m.Enslaved:
+		s.State = "out"
+	case m.MII == "up" && m.Backup:
+		s.State = "backup"
+	}
+	return s
+}
