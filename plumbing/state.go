@@ -77,6 +77,13 @@ func (s State) Link(name string) (Link, bool) {
 	return Link{}, false
 }
 
+// Below is the host's device that an interface sits on, if it is there: a port, or
+// the VLAN of one.
+func (s State) Below(i Interface) (Port, bool) {
+	p, ok := s.Ports[i.base()]
+	return p, ok
+}
+
 // A Place is where a namespace is published: Dir/Name.
 type Place struct {
 	Dir  string // /run/netns, where iproute2 looks

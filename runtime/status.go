@@ -42,6 +42,7 @@ type InterfaceStatus struct {
 	Port      string         `json:"port"`
 	VLAN      plumbing.VLAN  `json:"vlan"` // null: untagged
 	Kind      plumbing.Kind  `json:"kind"`
+	Link      string         `json:"link"` // the host's device that it sits on, by its name there; "" when that is missing
 	MAC       plumbing.MAC   `json:"mac"`
 	MTU       int            `json:"mtu"`
 	Up        bool           `json:"up"`
@@ -119,6 +120,8 @@ func interfaceStatus(i plumbing.Interface, have plumbing.State) InterfaceStatus 
 		Addresses: append([]netip.Prefix{}, i.Addresses...),
 		Gateways:  append([]netip.Addr{}, i.Gateways...),
 	}
+	below, _ := have.Below(i)
+	s.Link = below.Name
 	if l, ok := have.Link(i.Name); ok {
 		s.MAC, s.MTU, s.Up = l.MAC, l.MTU, l.Up
 	}
