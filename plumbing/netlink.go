@@ -340,7 +340,7 @@ func (h *Handle) usedOnHost(host netlinksafe.Handle, links []netlink.Link, leavi
 	for _, l := range links {
 		a := l.Attrs()
 		if v, ok := l.(*netlink.Vlan); !ok || v.Group != deviceGroup {
-			used[a.ParentIndex] = used[a.ParentIndex] || a.NetNsID < 0
+			used[sitsOn(l)] = true
 		}
 		if a.MasterIndex != 0 {
 			used[a.Index] = true
@@ -351,6 +351,15 @@ func (h *Handle) usedOnHost(host netlinksafe.Handle, links []netlink.Link, leavi
 		used[a.LinkIndex] = true
 	}
 	return used, err
+}
+
+// sitsOn is the index of the device below a link in its own namespace, 0 for none. A
+// veth's is its peer's.
+func sitsOn(l netlink.Link) int {
+	if a := l.Attrs(); a.NetNsID < 0 && l.Type() != "veth" {
+		return a.ParentIndex
+	}
+	return 0
 }
 
 // satOn are the indexes of devices that take in frames for others than themselves:
@@ -387,7 +396,7 @@ func (h *Handle) usedElsewhere(used map[int]bool, leaving []Link) error {
 		for _, l := range links {
 			a := l.Attrs()
 			leaves := place == h.place && slices.ContainsFunc(leaving, func(l Link) bool { return l.Index == a.Index })
-			if l.Type() != "veth" && !leaves { // a veth's parent is its peer
+			if l.Type() != "veth" && !leaves {
 				used[a.ParentIndex] = true
 			}
 		}
@@ -416,9 +425,7 @@ func (h *Handle) ObserveBond(want Bond) (BondState, error) {
 	for _, l := range links {
 		a := l.Attrs()
 		names[a.Index] = a.Name
-		if a.NetNsID < 0 {
-			used[a.ParentIndex] = true
-		}
+		used[sitsOn(l)] = true
 	}
 	master := 0
 	for _, l := range links {

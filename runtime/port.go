@@ -236,34 +236,34 @@ func (p *portRecord) forget() {
 	}
 }
 
-// DestroyPort takes a port away and gives its members back. What is not there is
-// success; one that virtual servers use is not taken away.
-func (r *Runtime) DestroyPort(ctx context.Context, name string) error {
+// DestroyPort takes a port away and gives its members back; it says whether there
+// was one. One that virtual servers use is not taken away.
+func (r *Runtime) DestroyPort(ctx context.Context, name string) (there bool, err error) {
 	unlock, err := r.Store.lock(ctx, host)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unlock()
 	p, err := r.Store.loadPort(name)
 	if errors.Is(err, ErrNoPort) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return true, err
 	}
 	h, err := plumbing.OpenHost()
 	if err != nil {
-		return err
+		return true, err
 	}
 	defer h.Close()
 	plan, err := r.planPortRemoval(h, p)
-	if err != nil {
-		return err
+	if err == nil {
+		err = plan.Force(ctx, h)
 	}
-	if err := plan.Force(ctx, h); err != nil {
-		return err
+	if err == nil {
+		err = r.Store.remove(r.Store.freshPort(name), r.Store.portPath(name))
 	}
-	return r.Store.remove(r.Store.freshPort(name), r.Store.portPath(name))
+	return true, err
 }
 
 // PlanPortRemoval is what would be done to take a port away.

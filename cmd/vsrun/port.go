@@ -163,10 +163,15 @@ func (a *app) destroyPort(c *cobra.Command, r *runtime.Runtime, name string, dry
 		fmt.Fprint(a.out, plan.Script(plumbing.Place{}))
 		return nil
 	}
-	if err := r.DestroyPort(c.Context(), name); err != nil {
+	there, err := r.DestroyPort(c.Context(), name)
+	switch {
+	case err != nil:
 		return fmt.Errorf("cannot destroy port %s: %w", name, err)
+	case there:
+		a.did("port %s destroyed", name)
+	default:
+		a.did("port %s was not there", name)
 	}
-	a.did("port %s destroyed", name)
 	return nil
 }
 
