@@ -342,6 +342,7 @@ var (
 	StartService   ServiceOrder = (*service.Client).StartService
 	StopService    ServiceOrder = (*service.Client).StopService
 	RestartService ServiceOrder = (*service.Client).RestartService
+	ReloadService  ServiceOrder = (*service.Client).ReloadService
 )
 
 // Order tells a service of an enabled virtual server what to do. The record

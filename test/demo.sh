@@ -122,24 +122,18 @@ data() {
 		services:
 		  - name: web
 		    command: [nginx, -c, /run/demo/vs9/nginx.conf, -g, daemon off;]
+		    capabilities: [nginx]
+		    ready: {tcp: 80}
 	END
 	# A user namespace with one user has nobody for Samba's guests to be.
 	if [ "$samba" = yes ]; then
 		cat >>/run/demo/sales.yaml <<-END
 			  - name: smbd
 			    command: [smbd, --foreground, --no-process-group, -s, /run/demo/vs9/smb.conf]
+			    capabilities: [samba]
+			    ready: {tcp: 445}
 		END
 	fi
-}
-
-# await waits until a virtual server listens on a TCP port.
-await() {
-	local id=$1 port=$2 tries=0
-	until vsrun exec "$id" -- ss -Htln "sport = :$port" | grep -q .; do
-		tries=$((tries + 1))
-		[ $tries -lt 100 ] || fail "nobody listens on port $port in vs$id: $(vsrun logs "$id")"
-		sleep 0.1
-	done
 }
 
 # same compares what the client got with what the server has.
@@ -151,12 +145,10 @@ same() {
 create() {
 	say 'One virtual server by flags, with nginx in it:'
 	show vsrun create 8 --name finance --port eth1 --address 192.0.2.8/24 --address 2001:db8::8/64 --gateway 192.0.2.1
-	show vsrun service add 8 web -- nginx -c /run/demo/vs8/nginx.conf -g 'daemon off;'
+	show vsrun service add 8 web --capability nginx --ready-tcp 80 -- nginx -c /run/demo/vs8/nginx.conf -g 'daemon off;'
 	say 'Another by a document:'
 	show cat /run/demo/sales.yaml
 	show vsrun create -f /run/demo/sales.yaml
-	await 8 80
-	await 9 80
 }
 
 client() {
@@ -167,7 +159,6 @@ client() {
 	same /run/demo/vs8/files/report /run/demo/from-8
 	same /run/demo/vs9/files/report /run/demo/from-9
 	if [ "$samba" = yes ]; then
-		await 9 445
 		show $in smbclient -N //192.0.2.9/files -c 'get report /run/demo/from-9-by-smb'
 		same /run/demo/vs9/files/report /run/demo/from-9-by-smb
 	else

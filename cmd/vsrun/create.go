@@ -44,7 +44,21 @@ A document (-f) is YAML or JSON:
     - name: web
       command: [nginx, -g, daemon off;]
       restart: always          # or on-failure, never
-      private: [/var/lib/nginx]`,
+      private: [/var/lib/nginx]
+      after: [auth]            # started when these are ready, stopped before them
+      ready: {tcp: 80, timeout: 30s}  # or notify: true (sd_notify), or command: […]
+      stop: {signal: TERM, timeout: 10s}
+      reload: HUP
+      user: root               # and group
+      capabilities: [nginx]    # none when left out; NET_BIND_SERVICE, …, or a daemon's name
+      syscalls: ""             # all: without the filter of system calls
+      environment: {TZ: UTC}
+      directory: /
+      umask: "022"
+      limits: {nofile: 4096}   # setrlimit(2); soft:hard
+      nice: 0
+      oomScore: 0
+    - {name: auth, command: [/usr/local/sbin/auth]}`,
 		Example: `  vsrun create 8
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --gateway 192.0.2.1
   vsrun create 8 --port eth1 --vlan 10 --address 192.0.2.8/24 --gateway 192.0.2.1

@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,21 +31,25 @@ enabled, started again when it dies, stopped when it is disabled.`,
 		a.serviceRmCommand(),
 		a.orderCommand("start", "started", "Start a service that is stopped", runtime.StartService),
 		a.orderCommand("stop", "stopped", "Stop a service until it is started again, or the virtual server disabled and enabled", runtime.StopService),
+		a.orderCommand("reload", "told to read its configuration again", "Have a service read its configuration again", runtime.ReloadService),
 		a.orderCommand("restart", "restarted", "Stop a service and start it", runtime.RestartService),
 	)
 	return c
 }
 
 func (a *app) serviceAddCommand() *cobra.Command {
-	var restart string
-	var private []string
+	var f serviceFlags
 	c := &cobra.Command{
 		Use:   "add ID NAME [flags] -- CMD…",
 		Short: "Add a service, or change the one of that name, and start it",
 		Long: `Add a service, or change the one of that name, and start it. The program must stay
 in the foreground: one that puts itself in the background looks as if it had
-ended, and is started again.`,
-		Example: `  vsrun service add 8 web -- nginx -c /srv/finance/nginx.conf -g 'daemon off;'`,
+ended, and is started again.
+
+It runs as root without any capability, unless it is told otherwise: --capability
+names one (NET_BIND_SERVICE), or a daemon whose needs are known: ` + strings.Join(slices.Sorted(maps.Keys(service.Presets)), ", ") + `.`,
+		Example: `  vsrun service add 8 web --capability nginx --ready-tcp 80 -- nginx -c /srv/finance/nginx.conf -g 'daemon off;'
+  vsrun service add 8 sync --user backup --after web -- /usr/local/bin/sync`,
 		Args: func(c *cobra.Command, args []string) error {
 			if c.ArgsLenAtDash() != 2 || len(args) < 3 {
 				return usagef("what shall run? vsrun service add ID NAME -- CMD…")
@@ -50,9 +57,9 @@ ended, and is started again.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			s := service.Service{Name: args[1], Command: args[2:], Private: private}
-			if err := s.Restart.UnmarshalText([]byte(restart)); err != nil {
-				return usagef("--restart: %w", err)
+			s, err := f.parse(args[1], args[2:])
+			if err != nil {
+				return err
 			}
 			vs, err := a.onServer(args[0], func(r *runtime.Runtime, id int) (runtime.VirtualServer, error) {
 				return r.AddService(c.Context(), id, s)
@@ -64,9 +71,49 @@ ended, and is started again.`,
 			return nil
 		},
 	}
-	c.Flags().StringVar(&restart, "restart", "always", "when it ends by itself: always, on-failure or never")
-	c.Flags().StringArrayVar(&private, "private", nil, "a directory that this virtual server has for itself; repeatable")
+	f.register(c)
 	return c
+}
+
+// serviceFlags are a service on the command line.
+type serviceFlags struct {
+	service.Service
+	restart     string
+	stopTimeout time.Duration
+	readyWithin time.Duration
+}
+
+func (f *serviceFlags) register(c *cobra.Command) {
+	flags, s := c.Flags(), &f.Service
+	flags.StringVar(&f.restart, "restart", "always", "when it ends by itself: always, on-failure or never")
+	flags.StringArrayVar(&s.Private, "private", nil, "a directory that this virtual server has for itself; repeatable")
+	flags.StringSliceVar(&s.After, "after", nil, "services that have to be ready before it is started")
+	flags.IntVar(&s.Ready.TCP, "ready-tcp", 0, "it is ready when somebody listens on this port")
+	flags.BoolVar(&s.Ready.Notify, "ready-notify", false, "it says itself when it is ready (sd_notify)")
+	flags.DurationVar(&f.readyWithin, "ready-within", 0, "how long that may take (default 30s)")
+	flags.StringVar(&s.Stop.Signal, "stop-signal", "", "what asks it to end (default TERM)")
+	flags.DurationVar(&f.stopTimeout, "stop-timeout", 0, "how long it gets to end before it is killed (default 10s)")
+	flags.StringVar(&s.Reload, "reload", "", "the signal upon which it reads its configuration again, such as HUP")
+	flags.StringVar(&s.User, "user", "", "whom it runs as (default root)")
+	flags.StringVar(&s.Group, "group", "", "the group it runs as (default the user's)")
+	flags.StringSliceVar(&s.Capabilities, "capability", nil, "what root's powers it may have; repeatable (default none)")
+	flags.StringVar(&s.Syscalls, "syscalls", "", "all: no filter of system calls")
+	flags.StringToStringVar(&s.Environment, "env", nil, "NAME=VALUE; repeatable")
+	flags.StringVar(&s.Directory, "directory", "", "where it starts (default /)")
+	flags.StringVar(&s.Umask, "umask", "", "octal (default 022)")
+	flags.StringToStringVar(&s.Limits, "limit", nil, "of setrlimit(2), such as nofile=4096; repeatable")
+	flags.IntVar(&s.Nice, "nice", 0, "-20 to 19")
+	flags.IntVar(&s.OOMScore, "oom-score", 0, "-1000 (killed last) to 1000 (first) when memory is short")
+}
+
+func (f *serviceFlags) parse(name string, command []string) (service.Service, error) {
+	s := f.Service
+	s.Name, s.Command = name, command
+	s.Ready.Timeout, s.Stop.Timeout = service.Duration(f.readyWithin), service.Duration(f.stopTimeout)
+	if err := s.Restart.UnmarshalText([]byte(f.restart)); err != nil {
+		return s, usagef("--restart: %w", err)
+	}
+	return s, nil
 }
 
 func (a *app) serviceRmCommand() *cobra.Command {

@@ -139,10 +139,15 @@ func (c *Client) RestartService(ctx context.Context, name string) error {
 	return c.order(ctx, request{Op: opRestart, Name: name})
 }
 
-// order sends a request that services start and stop upon. A service has
-// stopWithin to end; an init that is silent for longer than that is hung.
+// ReloadService has a running service read its configuration again.
+func (c *Client) ReloadService(ctx context.Context, name string) error {
+	return c.order(ctx, request{Op: opReload, Name: name})
+}
+
+// order sends a request that services start and stop upon. That may take as long
+// as they were given; an init that is silent for longer is hung.
 func (c *Client) order(ctx context.Context, r request) error {
-	patient, cancel := context.WithTimeout(ctx, stopWithin+margin)
+	patient, cancel := context.WithTimeout(ctx, longest+margin)
 	defer cancel()
 	_, err := c.do(patient, r)
 	return err

@@ -28,12 +28,15 @@ var roles = map[string]func() error{
 	"exec":    execRole,
 	"starter": starterRole,
 	"nested":  nestedRole,
+	"listen":  listenRole,
+	"notify":  notifyRole,
+	"escape":  escapeRole,
 }
 
 func TestMain(m *testing.M) {
 	role := os.Getenv(roleVar)
 	switch {
-	case filepath.Base(os.Args[0]) == "vs-init":
+	case filepath.Base(os.Args[0]) == "vs-init", os.Args[0] == launchName:
 		InitMain()
 	case role == "tests", fuzzing():
 		os.Exit(m.Run())

@@ -25,6 +25,9 @@ const ready = "ready\n"
 
 // InitMain is the whole program of a virtual server's init. It does not return.
 func InitMain() {
+	if filepath.Base(os.Args[0]) == launchName {
+		launchMain()
+	}
 	// Anywhere else than as the first process of a PID namespace the mounts
 	// that it parts and replaces would be somebody's.
 	if os.Getpid() != 1 || !isPipe(configFd) || !isPipe(answerFd) {
@@ -79,7 +82,7 @@ func (s *supervisor) appear(b boot, answer io.Writer) error {
 	if err != nil {
 		return err
 	}
-	err = s.mounts.hide(b.Config.Hide, b.Config.NetnsDir)
+	err = errors.Join(s.mounts.hide(b.Config.Hide, b.Config.NetnsDir), listenForNotes(s.notes))
 	if err == nil {
 		// A starter that died meanwhile may be followed by one that has looked
 		// for an init, found none that listened, and goes by that.
@@ -152,6 +155,7 @@ func prepare(b boot) (*supervisor, error) {
 		config: c, host: b.Host, env: environment(c.ID), logs: logs,
 		mounts: &mounts{keep: keep, dir: filepath.Base(c.PrivateDir)},
 		calls:  make(chan *call), ticks: make(chan tick), shifts: make(chan struct{}, 1),
+		heard: make(chan tick), looks: make(chan tick), notes: make(chan note),
 	}
 	s.catchSignals()
 	if err := partMounts(c.NetnsDir); err != nil {

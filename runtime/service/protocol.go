@@ -23,6 +23,7 @@ const (
 	opStart    = "start"
 	opStop     = "stop"
 	opRestart  = "restart"
+	opReload   = "reload"
 	opShutdown = "shutdown"
 )
 
@@ -32,7 +33,7 @@ const maxLine = 1 << 20
 
 type request struct {
 	Op       string        `json:"op"`
-	Name     string        `json:"name,omitempty"`     // start, stop, restart
+	Name     string        `json:"name,omitempty"`     // start, stop, restart, reload
 	Services []Service     `json:"services,omitempty"` // set
 	Timeout  time.Duration `json:"timeout,omitempty"`  // shutdown, in nanoseconds
 }
@@ -86,7 +87,7 @@ func (r request) check() error {
 		return nil
 	case opSet:
 		return joined(Validate(r.Services))
-	case opStart, opStop, opRestart:
+	case opStart, opStop, opRestart, opReload:
 		return checkName(r.Name)
 	case opShutdown:
 		if r.Timeout < 0 {

@@ -25,7 +25,7 @@ func TestBadRequests(t *testing.T) {
 		{`{"op":"dance"}` + "\n", `cannot do "dance": this init does not know how`},
 		{`{"op":"status"} {}` + "\n", "something follows it"},
 		{`{"op":"status","color":"red"}` + "\n", `unknown field "color": this init is older than who asks`},
-		{`{"op":"set","services":[{"name":"a","user":"bin"}]}` + "\n", `unknown field "user": this init is older`},
+		{`{"op":"set","services":[{"name":"a","sandbox":"none"}]}` + "\n", `unknown field "sandbox": this init is older`},
 		{`{"op":"set","services":[{"name":"b"}]}` + "\n", "services[0].command: is missing"},
 		{`{"op":"stop"}` + "\n", "is missing"},
 		{`{"op":"stop","name":"b"}` + "\n", "there is no service b"},

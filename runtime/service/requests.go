@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // handle does what a call asks for, and answers it now or has it wait.
@@ -24,6 +26,8 @@ func (s *supervisor) handle(c *call) {
 		s.order(c, stop)
 	case opRestart:
 		s.order(c, restart)
+	case opReload:
+		c.answer <- response{Error: s.reload(c.Name)}
 	case opShutdown:
 		s.end(c, c.Timeout)
 	}
@@ -61,6 +65,25 @@ func (s *supervisor) order(c *call, e event) {
 	s.waits = append(s.waits, wait{c, []*unit{u}})
 }
 
+// reload has a running service read its configuration again; it returns what
+// keeps it from that.
+func (s *supervisor) reload(name string) string {
+	u := s.find(name)
+	switch {
+	case u == nil:
+		return fmt.Sprintf("there is no service %s", name)
+	case u.launched.Reload == "":
+		return fmt.Sprintf("service %s has no reload signal", name)
+	case u.state != Running:
+		return fmt.Sprintf("service %s is %s", name, u.state)
+	}
+	sig, _ := signalNamed(u.launched.Reload)
+	if err := unix.Kill(u.pid, sig); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
 // set makes the services exactly those of the call: what is new is started,
 // what is gone stopped, what is changed restarted, the rest left alone.
 func (s *supervisor) set(c *call) {
@@ -89,6 +112,8 @@ func (s *supervisor) set(c *call) {
 		if e, ok := news(u, service, had); ok {
 			u.service, u.pause = service, 0
 			s.happen(u, e)
+			touched = append(touched, u)
+		} else if !s.settled(u) { // an earlier call's, whose caller may be gone
 			touched = append(touched, u)
 		}
 		units = append(units, u)
@@ -136,9 +161,12 @@ func privateOf(services []Service) []string {
 }
 
 // refusals is one line on the units that could not be started.
-func refusals(units []*unit) string {
+func (s *supervisor) refusals(units []*unit) string {
 	var lines []string
 	for _, u := range units {
+		if name := s.blocked(u); u.state == Waiting && name != "" {
+			lines = append(lines, fmt.Sprintf("cannot start %s: it waits for %s", u.service.Name, name))
+		}
 		if u.refusal != nil && (u.state == Backoff || u.state == Failed) {
 			lines = append(lines, fmt.Sprintf("cannot start %s: %v", u.service.Name, u.refusal))
 		}
@@ -155,9 +183,10 @@ func (s *supervisor) end(c *call, timeout time.Duration) {
 	if c != nil {
 		s.ending.calls = append(s.ending.calls, c)
 	}
-	for _, u := range slices.Backward(s.units) {
-		s.happen(u, stop)
-		if u.pid != 0 {
+	s.ending.deadline = time.Now().Add(timeout)
+	for _, u := range s.units {
+		if u.state == Stopping || u.state == Restarting { // by an earlier order
+			s.happen(u, stop)
 			s.arm(u, timeout)
 		}
 	}

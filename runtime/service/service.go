@@ -21,6 +21,18 @@ type Service struct {
 	// Private are directories that the virtual server has for itself, instead
 	// of the host's. They must exist on the host.
 	Private []string `json:"private,omitempty" yaml:"private,omitempty"`
+	// After are services of the same virtual server that have to be ready before
+	// this one is started. It is stopped before they are.
+	After []string `json:"after,omitempty" yaml:"after,omitempty"`
+	// Ready says when the service counts as running: zero is as soon as its
+	// program is.
+	Ready Ready `json:"ready,omitzero" yaml:"ready,omitempty"`
+	// Stop says how it is asked to end.
+	Stop Stop `json:"stop,omitzero" yaml:"stop,omitempty"`
+	// Reload is the signal upon which it reads its configuration again, as HUP.
+	Reload string `json:"reload,omitempty" yaml:"reload,omitempty"`
+
+	Settings `yaml:",inline"`
 }
 
 // A Problem is one thing wrong with a value, and where: Path is the field as it
@@ -62,6 +74,16 @@ func (s Service) Validate() []Problem {
 	for i, dir := range s.Private {
 		add(fmt.Sprintf("private[%d]", i), checkPrivate(dir))
 	}
+	for i, name := range s.After {
+		add(fmt.Sprintf("after[%d]", i), checkName(name))
+	}
+	s.Ready.validate(add)
+	s.Stop.validate(add)
+	if s.Reload != "" {
+		_, err := signalNamed(s.Reload)
+		add("reload", err)
+	}
+	s.Settings.validate(add)
 	return problems
 }
 
@@ -80,7 +102,36 @@ func Validate(services []Service) []Problem {
 		}
 		seen[s.Name] = true
 	}
+	for i, s := range services {
+		for k, name := range s.After {
+			at := fmt.Sprintf("services[%d].after[%d]", i, k)
+			switch {
+			case !seen[name]:
+				problems = append(problems, Problem{at, fmt.Errorf("%q is no service here", name)})
+			case comesAfter(services, name, s.Name):
+				problems = append(problems, Problem{at, fmt.Errorf("%q is itself started after %q", name, s.Name)})
+			}
+		}
+	}
 	return problems
+}
+
+// comesAfter reports whether the service name is, or is started after, other.
+func comesAfter(services []Service, name, other string) bool {
+	seen := map[string]bool{}
+	var reaches func(string) bool
+	reaches = func(name string) bool {
+		if name == other {
+			return true
+		}
+		if seen[name] {
+			return false
+		}
+		seen[name] = true
+		k := slices.IndexFunc(services, func(s Service) bool { return s.Name == name })
+		return k >= 0 && slices.ContainsFunc(services[k].After, reaches)
+	}
+	return reaches(name)
 }
 
 func checkName(name string) error {
@@ -127,8 +178,9 @@ func within(p, dir string) bool {
 
 // Equal reports whether both are the same definition.
 func (s Service) Equal(o Service) bool {
-	return s.Name == o.Name && s.Restart == o.Restart &&
-		slices.Equal(s.Command, o.Command) && slices.Equal(s.Private, o.Private)
+	return s.Name == o.Name && s.Restart == o.Restart && s.Reload == o.Reload && s.Stop == o.Stop &&
+		slices.Equal(s.Command, o.Command) && slices.Equal(s.Private, o.Private) && slices.Equal(s.After, o.After) &&
+		s.Ready.equal(o.Ready) && s.Settings.equal(o.Settings)
 }
 
 // Restart says what happens when a service's program ends without having been

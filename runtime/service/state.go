@@ -10,7 +10,9 @@ type State uint8
 
 const (
 	Stopped    State = iota // not running, and nobody wants it to
-	Running                 // its main process lives
+	Waiting                 // for those that it is started after
+	Starting                // its main process is on its way, or not ready yet
+	Running                 // its main process lives, and is ready
 	Stopping                // asked to end, will be Stopped
 	Restarting              // asked to end, will be started again
 	Backoff                 // ended or could not be started; waits for the next try
@@ -19,7 +21,7 @@ const (
 	Unknown                 // its init does not answer; no init says so
 )
 
-var states = []string{"stopped", "running", "stopping", "restarting", "backoff", "failed", "finished", "unknown"}
+var states = []string{"stopped", "waiting", "starting", "running", "stopping", "restarting", "backoff", "failed", "finished", "unknown"}
 
 func (s State) String() string {
 	if int(s) < len(states) {
@@ -53,6 +55,8 @@ const (
 	broke                  // the main process ended otherwise
 	refused                // the kernel did not start the main process
 	elapsed                // the timer that the state's entry set has run down
+	cleared                // those that it is started after are ready
+	live                   // the main process is ready
 )
 
 // An action is what a transition asks for.
@@ -60,8 +64,9 @@ type action uint8
 
 const (
 	nothing   action = iota
-	launch           // start the main process; refused follows if that fails
-	terminate        // SIGTERM to the main process, and a timer for its end
+	queue            // see whether it may be started; cleared follows when it may
+	launch           // start the main process; live or refused follows
+	terminate        // its stop signal to the main process, and a timer for its end
 	kill             // SIGKILL to its process group
 	pause            // a timer for the next try, longer each time
 )
@@ -73,21 +78,43 @@ func transition(s State, e event, r Restart) (State, action) {
 	case Stopped:
 		switch e {
 		case start, restart:
-			return Running, launch
+			return Waiting, queue
 		}
 	case Failed, Finished:
 		switch e {
 		case start, restart, change:
-			return Running, launch
+			return Waiting, queue
 		case stop:
 			return Stopped, nothing
 		}
 	case Backoff:
 		switch e {
 		case start, restart, change, elapsed:
-			return Running, launch
+			return Waiting, queue
 		case stop:
 			return Stopped, nothing
+		}
+	case Waiting:
+		switch e {
+		case cleared:
+			return Starting, launch
+		case start, restart, change:
+			return Waiting, queue
+		case stop:
+			return Stopped, nothing
+		}
+	case Starting:
+		switch e {
+		case live:
+			return Running, nothing
+		case stop:
+			return Stopping, terminate
+		case restart, change:
+			return Restarting, terminate
+		case succeeded, broke, refused:
+			return ended(e, r)
+		case elapsed:
+			return Starting, kill
 		}
 	case Running:
 		switch e {
@@ -102,7 +129,7 @@ func transition(s State, e event, r Restart) (State, action) {
 		switch e {
 		case start, restart:
 			return Restarting, nothing
-		case succeeded, broke:
+		case succeeded, broke, refused:
 			return Stopped, nothing
 		case elapsed:
 			return Stopping, kill
@@ -111,8 +138,8 @@ func transition(s State, e event, r Restart) (State, action) {
 		switch e {
 		case stop:
 			return Stopping, nothing
-		case succeeded, broke:
-			return Running, launch
+		case succeeded, broke, refused:
+			return Waiting, queue
 		case elapsed:
 			return Restarting, kill
 		}
@@ -132,7 +159,3 @@ func ended(e event, r Restart) (State, action) {
 	}
 	return Failed, nothing
 }
-
-// settled reports whether the state is one that lasts without a further event
-// that is already on its way.
-func (s State) settled() bool { return s != Stopping && s != Restarting }

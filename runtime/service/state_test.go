@@ -11,18 +11,21 @@ type outcome struct {
 
 // The whole table: for each state what each event leads to. A row lists the
 // events in the order of their constants.
-var transitions = map[State][elapsed + 1]outcome{
-	//           start                  stop                   restart                change                 succeeded              broke                  refused              elapsed
-	Stopped:    {{Running, launch}, {Stopped, nothing}, {Running, launch}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}},
-	Running:    {{Running, nothing}, {Stopping, terminate}, {Restarting, terminate}, {Restarting, terminate}, {Backoff, pause}, {Backoff, pause}, {Backoff, pause}, {Running, nothing}},
-	Stopping:   {{Restarting, nothing}, {Stopping, nothing}, {Restarting, nothing}, {Stopping, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopping, nothing}, {Stopping, kill}},
-	Restarting: {{Restarting, nothing}, {Stopping, nothing}, {Restarting, nothing}, {Restarting, nothing}, {Running, launch}, {Running, launch}, {Restarting, nothing}, {Restarting, kill}},
-	Backoff:    {{Running, launch}, {Stopped, nothing}, {Running, launch}, {Running, launch}, {Backoff, nothing}, {Backoff, nothing}, {Backoff, nothing}, {Running, launch}},
-	Failed:     {{Running, launch}, {Stopped, nothing}, {Running, launch}, {Running, launch}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}},
-	Finished:   {{Running, launch}, {Stopped, nothing}, {Running, launch}, {Running, launch}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}},
+var transitions = map[State][live + 1]outcome{
+	//           start                  stop                   restart                change                   succeeded              broke                  refused              elapsed             cleared              live
+	Stopped:    {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}},
+	Waiting:    {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Waiting, queue}, {Waiting, nothing}, {Waiting, nothing}, {Waiting, nothing}, {Waiting, nothing}, {Starting, launch}, {Waiting, nothing}},
+	Starting:   {{Starting, nothing}, {Stopping, terminate}, {Restarting, terminate}, {Restarting, terminate}, {Backoff, pause}, {Backoff, pause}, {Backoff, pause}, {Starting, kill}, {Starting, nothing}, {Running, nothing}},
+	Running:    {{Running, nothing}, {Stopping, terminate}, {Restarting, terminate}, {Restarting, terminate}, {Backoff, pause}, {Backoff, pause}, {Backoff, pause}, {Running, nothing}, {Running, nothing}, {Running, nothing}},
+	Stopping:   {{Restarting, nothing}, {Stopping, nothing}, {Restarting, nothing}, {Stopping, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopping, kill}, {Stopping, nothing}, {Stopping, nothing}},
+	Restarting: {{Restarting, nothing}, {Stopping, nothing}, {Restarting, nothing}, {Restarting, nothing}, {Waiting, queue}, {Waiting, queue}, {Waiting, queue}, {Restarting, kill}, {Restarting, nothing}, {Restarting, nothing}},
+	Backoff:    {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Waiting, queue}, {Backoff, nothing}, {Backoff, nothing}, {Backoff, nothing}, {Waiting, queue}, {Backoff, nothing}, {Backoff, nothing}},
+	Failed:     {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Waiting, queue}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}},
+	Finished:   {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Waiting, queue}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}},
 }
 
-// Where the policy counts, it does so for a running service that ends.
+// Where the policy counts, it does so for a service that was on its way or running
+// and ends.
 var policies = map[Restart]map[event]outcome{
 	RestartOnFailure: {succeeded: {Finished, nothing}, broke: {Backoff, pause}, refused: {Backoff, pause}},
 	RestartNever:     {succeeded: {Finished, nothing}, broke: {Failed, nothing}, refused: {Failed, nothing}},
@@ -35,7 +38,7 @@ func TestTransition(t *testing.T) {
 	for state, row := range transitions {
 		for e, want := range row {
 			for policy := range Restart(len(restarts)) {
-				if special, ok := policies[policy][event(e)]; ok && state == Running {
+				if special, ok := policies[policy][event(e)]; ok && (state == Running || state == Starting) {
 					want = special
 				}
 				s, a := transition(state, event(e), policy)

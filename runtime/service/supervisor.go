@@ -2,6 +2,7 @@ package service
 
 import (
 	"errors"
+	"fmt"
 	"log"
 	"os"
 	"runtime/debug"
@@ -26,8 +27,11 @@ type supervisor struct {
 
 	calls  chan *call
 	ticks  chan tick
-	waits  []wait  // calls that wait for units to settle
-	ending *ending // set once the init is to end
+	heard  chan tick // launched processes that have become their programs, or said why not
+	looks  chan tick // times to see whether a service is ready
+	notes  chan note // what services say of themselves
+	waits  []wait    // calls that wait for units to settle
+	ending *ending   // set once the init is to end
 	exits  chan os.Signal
 	terms  chan os.Signal
 	shifts chan struct{} // somebody changed the mounts
@@ -41,7 +45,8 @@ type call struct {
 	written chan struct{}
 }
 
-// A tick is a timer that has run down, the nth of its unit.
+// A tick is something that was expected, at the nth time that the unit's timer was
+// set: it is about nothing when another time is on.
 type tick struct {
 	unit *unit
 	n    int
@@ -53,10 +58,11 @@ type wait struct {
 	units []*unit
 }
 
-// ending is what is to be told when the init ends.
+// ending is how the init ends, and what is to be told then.
 type ending struct {
-	calls  []*call
-	killed []string
+	calls    []*call
+	killed   []string
+	deadline time.Time
 }
 
 func newCall(r request) *call {
@@ -87,6 +93,12 @@ func (s *supervisor) run() {
 			if t.n == t.unit.armed { // else a later timer has replaced it
 				s.happen(t.unit, elapsed)
 			}
+		case t := <-s.heard:
+			s.launched(t)
+		case t := <-s.looks:
+			s.look(t)
+		case n := <-s.notes:
+			s.noted(n)
 		case c := <-s.calls:
 			s.handle(c)
 		case sig := <-s.terms:
@@ -116,18 +128,21 @@ func (s *supervisor) happen(u *unit, e event) {
 		u.state, u.since = state, time.Now()
 	}
 	switch act {
-	case launch:
-		if err := u.launch(s.logs, s.env); err != nil {
-			log.Printf("cannot start %s: %v", u.service.Name, err)
-			s.happen(u, refused)
-			return
+	case queue:
+		if s.clear(u) {
+			s.happen(u, cleared)
 		}
-		log.Printf("%s has been started (process %d)", u.service.Name, u.pid)
+	case launch:
+		s.launch(u)
 	case terminate:
 		log.Printf("%s is asked to end", u.service.Name)
-		unix.Kill(u.pid, unix.SIGTERM)
-		s.arm(u, stopWithin)
+		unix.Kill(u.pid, u.launched.Stop.signal())
+		s.arm(u, u.launched.Stop.Timeout.or(stopWithin))
 	case kill:
+		if u.state == Starting {
+			u.fail(fmt.Errorf("it was not ready after %s", u.launched.Ready.Timeout.or(startWithin)))
+			log.Printf("%s: %v", u.service.Name, u.refusal)
+		}
 		unix.Kill(-u.pid, unix.SIGKILL)
 		if s.ending != nil {
 			s.ending.killed = append(s.ending.killed, u.service.Name)
@@ -155,7 +170,7 @@ func (s *supervisor) reap() {
 		if pid == 0 {
 			return
 		}
-		i := slices.IndexFunc(s.units, func(u *unit) bool { return u.pid == pid })
+		i := slices.IndexFunc(s.units, func(u *unit) bool { return u.pid == pid || u.check == pid })
 		if i >= 0 {
 			// Until it is reaped its number cannot be somebody else's.
 			unix.Kill(-pid, unix.SIGKILL)
@@ -165,7 +180,11 @@ func (s *supervisor) reap() {
 			log.Printf("cannot reap process %d: %v", pid, err)
 			return
 		}
-		if i >= 0 {
+		switch {
+		case i < 0:
+		case s.units[i].check == pid:
+			s.checked(s.units[i], status)
+		default:
 			u := s.units[i]
 			e := u.died(status)
 			log.Printf("%s (process %d) has ended: %s", u.service.Name, pid, u.last)
@@ -198,6 +217,14 @@ func nextDead() int {
 
 // settle does what is due when an event has been dealt with.
 func (s *supervisor) settle() {
+	for _, u := range s.units {
+		if u.state == Waiting && s.clear(u) {
+			s.happen(u, cleared)
+		}
+	}
+	if s.ending != nil {
+		s.stopNext()
+	}
 	s.units = slices.DeleteFunc(s.units, func(u *unit) bool {
 		return u.pid == 0 && u.state == Stopped && !slices.Contains(s.names, u.service.Name)
 	})
@@ -205,9 +232,9 @@ func (s *supervisor) settle() {
 		log.Print(err)
 	}
 	s.waits = slices.DeleteFunc(s.waits, func(w wait) bool {
-		due := !slices.ContainsFunc(w.units, func(u *unit) bool { return !u.state.settled() })
+		due := !slices.ContainsFunc(w.units, func(u *unit) bool { return !s.settled(u) })
 		if due {
-			w.call.answer <- response{Error: refusals(w.units)}
+			w.call.answer <- response{Error: s.refusals(w.units)}
 		}
 		return due
 	})

@@ -1,11 +1,14 @@
 package service
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -26,8 +29,10 @@ type unit struct {
 	launched Service // as the main process was started
 	state    State
 	since    time.Time
-	pid      int   // of the main process, 0 when there is none
-	refusal  error // why the latest launch failed
+	pid      int         // of the main process, 0 when there is none
+	word     chan string // what the launched process said before it became the program; "" is success
+	check    int         // pid of the command that tells whether it is ready, 0 when none runs
+	refusal  error       // why the latest launch failed
 	last     string
 	restarts int
 	pause    time.Duration // the latest one, 0 when the next is the first
@@ -46,39 +51,87 @@ func (u *unit) nextPause() time.Duration {
 }
 
 // launch starts the main process, in a session of its own: smbd answers SIGTERM
-// with kill(0, SIGTERM), which is everybody of its process group.
-func (u *unit) launch(logs *os.Root, env []string) error {
-	u.refusal = u.exec(logs, env)
-	if u.refusal != nil {
-		u.last = "cannot start: " + u.refusal.Error()
+// with kill(0, SIGTERM), which is everybody of its process group. What becomes of
+// it is heard later.
+func (u *unit) launch(logs *os.Root, env []string, heard func()) error {
+	u.launched, u.word = u.service, make(chan string, 1)
+	if u.service.Ready.Notify {
+		env = append(slices.Clone(env), "NOTIFY_SOCKET="+notifySocket)
 	}
-	return u.refusal
-}
-
-func (u *unit) exec(logs *os.Root, env []string) error {
-	log, err := openLog(logs, u.service.Name)
+	pid, word, err := spawn(logs, u.service.Name, order{u.service.Command, env, u.service.Settings})
+	u.pid = pid
 	if err != nil {
+		u.fail(err)
 		return err
 	}
-	defer log.Close()
-	command := u.service.Command
-	path, err := lookup(command[0], searchPath)
-	if err == nil {
-		// ForkExec reaps the child whose exec fails; nobody else does
-		// meanwhile, for only the event loop reaps, and it is here.
-		u.pid, err = syscall.ForkExec(path, command, &syscall.ProcAttr{
-			Dir:   "/",
-			Env:   env,
-			Files: []uintptr{0, log.Fd(), log.Fd()}, // the init's own stdin is /dev/null
-			Sys:   &syscall.SysProcAttr{Setsid: true},
-		})
-	}
-	if err != nil {
-		u.pid = 0
-		return fmt.Errorf("%s: %w", command[0], err)
-	}
-	u.launched = u.service
+	go func(to chan<- string) {
+		text, err := io.ReadAll(word)
+		word.Close()
+		if err != nil {
+			text = []byte(err.Error())
+		}
+		to <- string(text)
+		heard()
+	}(u.word)
 	return nil
+}
+
+// fail notes why the program could not be started, or did not get ready.
+func (u *unit) fail(err error) {
+	u.refusal = err
+	u.last = "cannot start: " + err.Error()
+}
+
+// spawn starts a process that carries out the order, and returns it with the file
+// that it writes to when it cannot.
+func spawn(logs *os.Root, name string, o order) (pid int, word *os.File, err error) {
+	log, err := openLog(logs, name)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer log.Close()
+	text, err := json.Marshal(o)
+	if err != nil {
+		return 0, nil, err
+	}
+	orders, err := memory(text)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer orders.Close()
+	word, tell, err := os.Pipe()
+	if err != nil {
+		return 0, nil, err
+	}
+	defer tell.Close()
+	// ForkExec reaps the child whose exec fails; nobody else does meanwhile, for
+	// only the event loop reaps, and it is here.
+	pid, err = syscall.ForkExec("/proc/self/exe", []string{launchName, name}, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   o.Env,
+		Files: []uintptr{0, log.Fd(), log.Fd(), orderFd: orders.Fd(), wordFd: tell.Fd()}, // stdin is /dev/null
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		word.Close()
+		return 0, nil, err
+	}
+	return pid, word, nil
+}
+
+// memory is a file in memory that holds text, and is read from its beginning.
+func memory(text []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("order", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a file in memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "order")
+	if _, err := f.Write(text); err != nil {
+		f.Close()
+		return nil, err
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return f, err
 }
 
 // openLog opens the file that a service's output is appended to.
@@ -86,12 +139,28 @@ func openLog(logs *os.Root, name string) (*os.File, error) {
 	return logs.OpenFile(name+".log", os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
 }
 
+// hear takes the launched process's word, once: "" when it became the program.
+func (u *unit) hear() {
+	if u.word == nil {
+		return
+	}
+	text := <-u.word
+	u.word, u.refusal = nil, nil
+	if text != "" {
+		u.fail(errors.New(text))
+	}
+}
+
 // died notes how the main process ended and says which event that is.
 func (u *unit) died(status unix.WaitStatus) event {
+	u.hear()
 	if time.Since(u.since) >= calm {
 		u.pause = 0
 	}
 	u.pid = 0
+	if u.refusal != nil {
+		return refused
+	}
 	u.last = describe(status)
 	if status.Exited() && status.ExitStatus() == 0 {
 		return succeeded

@@ -68,7 +68,7 @@ func TestDestroyIsFinal(t *testing.T) {
 		{"disable", []string{"enable", "8", "--no-probe"}}, {"destroy", create},
 	} {
 		s.MustVsrun(t, create...)
-		add(t, s, "8", "web", web)
+		add(t, s, "8", "web", web, "--capability", "nginx")
 		add(t, s, "8", "escapes", []string{"sh", "-c", fmt.Sprintf(escapes, 100000)})
 		serves(t, s.client, "http://192.0.2.8/report", share)
 		// A process and a listener that are not the virtual server's own, and so

@@ -146,7 +146,7 @@ func TestNginxInTwoServers(t *testing.T) {
 	for _, id := range []string{"8", "9"} {
 		s.MustVsrun(t, "create", id, "--no-probe", "--port", "eth1", "--address", "192.0.2."+id+"/24", "--address", "2001:db8::"+id+"/64")
 		share, command := nginx(t)
-		add(t, s, id, "web", command)
+		add(t, s, id, "web", command, "--capability", "nginx")
 		shares[id] = share
 	}
 	for id, share := range shares {
@@ -198,7 +198,7 @@ func TestSambaGuestShare(t *testing.T) {
 	s := newSite(t)
 	share, command := samba(t)
 	s.MustVsrun(t, "create", "8", "--no-probe", "--port", "eth1", "--address", "192.0.2.8/24")
-	add(t, s, "8", "smbd", command)
+	add(t, s, "8", "smbd", command, "--capability", "samba")
 	get := func() {
 		t.Helper()
 		out := filepath.Join(t.TempDir(), "out")

@@ -1,0 +1,158 @@
+package service
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Ready says when a service that has been started counts as running, by one of
+// three signs.
+type Ready struct {
+	// TCP is the port that somebody in the virtual server listens on.
+	TCP int `json:"tcp,omitempty" yaml:"tcp,omitempty"`
+	// Notify is that the service says so itself (sd_notify(3), READY=1).
+	Notify bool `json:"notify,omitempty" yaml:"notify,omitempty"`
+	// Command ends with status 0. It is run as the service is, again and again.
+	Command []string `json:"command,omitempty" yaml:"command,omitempty"`
+	// Timeout is how long that may take; 0: 30 s.
+	Timeout Duration `json:"timeout,omitempty" yaml:"timeout,omitempty"`
+}
+
+// Stop says how a service is asked to end.
+type Stop struct {
+	Signal  string   `json:"signal,omitempty" yaml:"signal,omitempty"`   // as TERM, which is also what empty means
+	Timeout Duration `json:"timeout,omitempty" yaml:"timeout,omitempty"` // until it is killed; 0: 10 s
+}
+
+// A Duration is one that is written as 10s or 1m30s.
+type Duration time.Duration
+
+// MarshalText writes Go's notation.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads Go's notation: a number and its unit, ms, s, m or h.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is no duration such as 10s or 1m30s", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// longest is the most that anybody waits for a service.
+const longest = 10 * time.Minute
+
+func (d Duration) check() error {
+	if d < 0 || time.Duration(d) > longest {
+		return fmt.Errorf("%s is out of range: 0 to %s", time.Duration(d), longest)
+	}
+	return nil
+}
+
+// or is the duration, or standard where it is 0.
+func (d Duration) or(standard time.Duration) time.Duration {
+	if d == 0 {
+		return standard
+	}
+	return time.Duration(d)
+}
+
+const (
+	startWithin = 30 * time.Second       // until a service is ready
+	checkEvery  = 200 * time.Millisecond // between two runs of a command
+	lookEvery   = 20 * time.Millisecond  // between two looks for a port
+)
+
+func (r Ready) immediate() bool { return r.TCP == 0 && !r.Notify && len(r.Command) == 0 }
+
+func (r Ready) equal(o Ready) bool {
+	return r.TCP == o.TCP && r.Notify == o.Notify && r.Timeout == o.Timeout && slices.Equal(r.Command, o.Command)
+}
+
+func (r Ready) validate(add func(path string, err error)) {
+	signs := 0
+	for _, given := range []bool{r.TCP != 0, r.Notify, len(r.Command) > 0} {
+		if given {
+			signs++
+		}
+	}
+	if signs > 1 {
+		add("ready", errors.New("has several signs: one of tcp, notify and command"))
+	}
+	if r.TCP < 0 || r.TCP > 65535 {
+		add("ready.tcp", fmt.Errorf("%d is out of range: 1 to 65535", r.TCP))
+	}
+	if len(r.Command) > 0 && r.Command[0] == "" || slices.ContainsFunc(r.Command, func(s string) bool { return strings.ContainsRune(s, 0) }) {
+		add("ready.command", errors.New("cannot be run"))
+	}
+	add("ready.timeout", r.Timeout.check())
+}
+
+func (s Stop) validate(add func(path string, err error)) {
+	if s.Signal != "" {
+		_, err := signalNamed(s.Signal)
+		add("stop.signal", err)
+	}
+	add("stop.timeout", s.Timeout.check())
+}
+
+func (s Stop) signal() unix.Signal {
+	sig, err := signalNamed(s.Signal)
+	if err != nil {
+		return unix.SIGTERM
+	}
+	return sig
+}
+
+// signalNamed is a signal by its name, with or without SIG.
+func signalNamed(name string) (unix.Signal, error) {
+	if n := unix.SignalNum("SIG" + strings.TrimPrefix(name, "SIG")); n != 0 {
+		return n, nil
+	}
+	return 0, fmt.Errorf("%q is no signal such as TERM", name)
+}
+
+// listening reports whether somebody in this network namespace listens on a TCP
+// port. It asks the kernel: a connection would be one that the service has to
+// deal with.
+func listening(port int) bool {
+	for _, name := range []string{"tcp", "tcp6"} {
+		f, err := os.Open("/proc/thread-self/net/" + name)
+		if err != nil { // no IPv6
+			continue
+		}
+		found := listensOn(f, port)
+		f.Close()
+		if found {
+			return true
+		}
+	}
+	return false
+}
+
+// listensOn reads /proc/net/tcp (proc_net_tcp.rst): the second field is
+// address:port, the fourth 0A for a socket that listens.
+func listensOn(r io.Reader, port int) bool {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 4 || fields[3] != "0A" {
+			continue
+		}
+		_, number, _ := strings.Cut(fields[1], ":")
+		if n, err := strconv.ParseUint(number, 16, 16); err == nil && int(n) == port {
+			return true
+		}
+	}
+	return false
+}

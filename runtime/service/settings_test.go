@@ -1,0 +1,273 @@
+package service
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/test/lab"
+)
+
+// answer is what a script says that runs once with the settings.
+func answer(t *testing.T, v *virtual, script string, settings Settings) string {
+	t.Helper()
+	out := v.cfg.LogDir + "/once.log"
+	os.Remove(out)
+	s := Service{Name: "once", Command: []string{"sh", "-c", script}, Restart: RestartNever, Settings: settings}
+	if err := v.Set(t.Context(), []Service{s}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has ended", func() bool { s := v.unit("once").State; return s == Finished || s == Failed })
+	if err := v.Set(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(read(t, out))
+}
+
+const privileges = `sed -n 's/^\(Cap...\|NoNewPrivs\|Seccomp\):[[:space:]]*\(.*\)/\1=\2/p' /proc/self/status | tr '\n' ' '`
+
+// Nobody has a capability that is not named, and none can be gained.
+func TestPrivileges(t *testing.T) {
+	v := up(t)
+	const none = "0000000000000000"
+	mask := func(caps ...int) string {
+		n := uint64(0)
+		for _, c := range caps {
+			n |= 1 << c
+		}
+		return fmt.Sprintf("%016x", n)
+	}
+	row := func(inherited, permitted, ambient, seccomp string) string {
+		return fmt.Sprintf("CapInh=%s CapPrm=%s CapEff=%[2]s CapBnd=%[2]s CapAmb=%s NoNewPrivs=1 Seccomp=%s", inherited, permitted, ambient, seccomp)
+	}
+	bind := mask(unix.CAP_NET_BIND_SERVICE)
+	nginx := mask(unix.CAP_CHOWN, unix.CAP_NET_BIND_SERVICE, unix.CAP_SETGID, unix.CAP_SETUID)
+	for _, tt := range []struct {
+		name     string
+		settings Settings
+		want     string
+	}{
+		{"by default", Settings{}, row(none, none, none, "2")},
+		{"one", Settings{Capabilities: []string{"NET_BIND_SERVICE"}}, row(bind, bind, none, "2")},
+		{"a daemon's", Settings{Capabilities: []string{"nginx", "CHOWN"}}, row(nginx, nginx, none, "2")},
+		{"no filter", Settings{Syscalls: "all"}, row(none, none, none, "0")},
+	} {
+		if got := answer(t, v, privileges, tt.settings); got != tt.want {
+			t.Errorf("%s:\ngot  %s\nwant %s", tt.name, got, tt.want)
+		}
+	}
+	t.Run("another user", func(t *testing.T) {
+		lab.NeedRoot(t, "there is another user then")
+		ask := Settings{User: "65533", Group: "65532", Capabilities: []string{"NET_BIND_SERVICE"}}
+		if got, want := answer(t, v, privileges, ask), row(bind, bind, bind, "2"); got != want {
+			t.Errorf("\ngot  %s\nwant %s", got, want)
+		}
+		if got := answer(t, v, "id -u; id -g; id -G; echo $HOME", ask); got != "65533\n65532\n65532\n/" {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+func TestSettings(t *testing.T) {
+	v := up(t)
+	got := answer(t, v, `pwd; umask; ulimit -n; ulimit -Hn; nice; cat /proc/self/oom_score_adj; echo $TZ $PATH`, Settings{
+		Directory: "/run", Umask: "027", Limits: map[string]string{"nofile": "100:200"}, Nice: 5, OOMScore: 300,
+		Environment: map[string]string{"TZ": "UTC", "PATH": "/bin:/usr/bin"},
+	})
+	if want := "/run\n0027\n100\n200\n5\n300\nUTC /bin:/usr/bin"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestImpossibleSettings(t *testing.T) {
+	v := up(t)
+	for want, settings := range map[string]Settings{
+		"there is no user no-such-user":        {User: "no-such-user"},
+		"there is no group no-such-group":      {Group: "no-such-group"},
+		"cannot go to /nowhere: no such file":  {Directory: "/nowhere"},
+		"cannot set the limit nofile: operati": {Limits: map[string]string{"nofile": "2000000000"}},
+	} {
+		err := v.Set(t.Context(), []Service{{Name: "a", Command: []string{"true"}, Restart: RestartNever, Settings: settings}})
+		if err == nil || !strings.HasPrefix(err.Error(), "cannot start a: "+want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		if s := v.unit("a"); s.State != Failed || s.Pid != 0 {
+			t.Errorf("%+v", s)
+		}
+		if err := v.Set(t.Context(), nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestValidateSettings(t *testing.T) {
+	bad := Service{
+		Name: "a", Command: []string{"true"}, After: []string{"a/b"}, Reload: "HUPP",
+		Ready: Ready{TCP: 70000, Notify: true, Timeout: -1}, Stop: Stop{Signal: "9", Timeout: Duration(longest + 1)},
+		Settings: Settings{
+			User: "a:b", Group: "a\nb", Capabilities: []string{"NET_BIND_SERVICE", "net_raw", "CAP_CHOWN", "apache"}, Syscalls: "some",
+			Environment: map[string]string{"A=B": "c"}, Directory: "run", Umask: "9",
+			Limits: map[string]string{"nofile": "2:1", "files": "1", "core": "many"}, Nice: 20, OOMScore: -1001,
+		},
+	}
+	var paths []string
+	for _, p := range bad.Validate() {
+		paths = append(paths, p.Path)
+	}
+	want := []string{"after[0]", "ready", "ready.tcp", "ready.timeout", "stop.signal", "stop.timeout", "reload",
+		"capabilities[1]", "capabilities[2]", "capabilities[3]", "syscalls", "user", "group", "environment", "directory", "umask",
+		"limits.core", "limits.files", "limits.nofile", "nice", "oomScore"}
+	if !slices.Equal(paths, want) {
+		t.Errorf("got  %q\nwant %q", paths, want)
+	}
+}
+
+func TestValidateOrder(t *testing.T) {
+	s := func(name string, after ...string) Service {
+		return Service{Name: name, Command: []string{"true"}, After: after}
+	}
+	for _, tt := range []struct {
+		list []Service
+		want []string
+	}{
+		{[]Service{s("a", "b"), s("b")}, nil},
+		{[]Service{s("a", "c"), s("b")}, []string{`services[0].after[0]: "c" is no service here`}},
+		{[]Service{s("a", "a")}, []string{`services[0].after[0]: "a" is itself started after "a"`}},
+		{[]Service{s("a", "b"), s("b", "c"), s("c", "a")}, []string{
+			`services[0].after[0]: "b" is itself started after "a"`, `services[1].after[0]: "c" is itself started after "b"`,
+			`services[2].after[0]: "a" is itself started after "c"`}},
+	} {
+		var got []string
+		for _, p := range Validate(tt.list) {
+			got = append(got, p.Error())
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+}
+
+// What the filter answers, for calls of this and of other conventions.
+func TestFilter(t *testing.T) {
+	const arch = unix.AUDIT_ARCH_X86_64
+	vm, err := bpf.NewVM(filter(arch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eperm, enosys := uint32(unix.SECCOMP_RET_ERRNO|unix.EPERM), uint32(unix.SECCOMP_RET_ERRNO|unix.ENOSYS)
+	for _, tt := range []struct {
+		name             string
+		number, arch, a0 uint32
+		want             uint32
+	}{
+		{"read", unix.SYS_READ, arch, 0, unix.SECCOMP_RET_ALLOW},
+		{"execve", unix.SYS_EXECVE, arch, 0, unix.SECCOMP_RET_ALLOW},
+		{"unshare", unix.SYS_UNSHARE, arch, 0, eperm},
+		{"the last of the list", refusedSyscalls[len(refusedSyscalls)-1], arch, 0, eperm},
+		{"fork", unix.SYS_CLONE, arch, uint32(unix.SIGCHLD), unix.SECCOMP_RET_ALLOW},
+		{"a thread", unix.SYS_CLONE, arch, unix.CLONE_VM | unix.CLONE_THREAD, unix.SECCOMP_RET_ALLOW},
+		{"a namespace", unix.SYS_CLONE, arch, unix.CLONE_NEWUSER | uint32(unix.SIGCHLD), eperm},
+		{"clone3", unix.SYS_CLONE3, arch, 0, enosys},
+		{"x32", unix.SYS_READ | x32, arch, 0, enosys},
+		{"another architecture", unix.SYS_READ, unix.AUDIT_ARCH_I386, 0, enosys},
+	} {
+		data := make([]byte, 64) // bpf.VM reads in network byte order
+		for at, v := range map[int]uint32{0: tt.number, 4: tt.arch, 16: tt.a0} {
+			data[at], data[at+1], data[at+2], data[at+3] = byte(v>>24), byte(v>>16), byte(v>>8), byte(v)
+		}
+		got, err := vm.Run(data)
+		if err != nil || uint32(got) != tt.want {
+			t.Errorf("%s: %#x, %v; want %#x", tt.name, got, err, tt.want)
+		}
+	}
+}
+
+// escapeRole tries what the default settings are to keep a service from.
+func escapeRole() error {
+	for _, name := range slices.Sorted(maps.Keys(escapes)) {
+		fmt.Printf("%s: %v\n", name, escapes[name]())
+	}
+	return nil
+}
+
+var escapes = map[string]func() error{
+	"join another network": func() error {
+		fd, err := unix.Open("/proc/self/ns/net", unix.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		return unix.Setns(fd, unix.CLONE_NEWNET)
+	},
+	"make a user namespace": func() error { return unix.Unshare(unix.CLONE_NEWUSER) },
+	"mount":                 func() error { return unix.Mount("tmpfs", "/tmp", "tmpfs", 0, "") },
+	"unmount":               func() error { return unix.Unmount("/proc", unix.MNT_DETACH) },
+	"open a raw socket": func() error {
+		_, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
+		return err
+	},
+	"open a packet socket": func() error {
+		_, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		return err
+	},
+	"set the clock":     func() error { return unix.ClockSettime(unix.CLOCK_REALTIME, &unix.Timespec{Sec: 1}) },
+	"set the host name": func() error { return unix.Sethostname([]byte("mine")) },
+	"load a program into the kernel": func() error {
+		_, _, errno := unix.Syscall(unix.SYS_BPF, 0, 0, 0)
+		return errno
+	},
+	"use a keyring": func() error {
+		_, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_USER_KEYRING, true)
+		return err
+	},
+	"take a port below 1024": func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrInet4{Port: 80})
+	},
+	"kill its init": func() error { return unix.Kill(1, unix.SIGKILL) },
+	"trace its init": func() error {
+		_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_ATTACH, 1, 0, 0, 0, 0)
+		return errno
+	},
+	"write into another's file": func() error { return os.WriteFile("/run/escape/others", nil, 0) },
+}
+
+func TestEscapes(t *testing.T) {
+	v := plan(t)
+	if err := os.MkdirAll("/run/escape", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, "/run/escape/others", "theirs")
+	if err := os.Chmod("/run/escape/others", 0o400); err != nil { // for root without DAC_OVERRIDE, as for anybody
+		t.Fatal(err)
+	}
+	v.begin()
+	s := role(t, "escape", "escape")
+	if err := v.Set(t.Context(), []Service{s}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has tried all", func() bool { return v.unit("escape").State == Finished })
+	refused := map[string]bool{}
+	for line := range strings.Lines(read(t, v.cfg.LogDir+"/escape.log")) {
+		name, why, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		refused[name] = strings.Contains(why, "operation not permitted") || strings.Contains(why, "permission denied")
+		t.Log(strings.TrimSpace(line))
+	}
+	for name := range escapes {
+		// The kernel lets nobody in a PID namespace kill its init, without a word.
+		if name != "kill its init" && !refused[name] {
+			t.Errorf("it could %s", name)
+		}
+	}
+	if s := v.unit("escape"); s.Last != "exit status 0" {
+		t.Errorf("%+v", s)
+	}
+}

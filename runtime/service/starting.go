@@ -1,0 +1,161 @@
+package service
+
+import (
+	"log"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// clear reports whether all that the unit is started after is ready.
+func (s *supervisor) clear(u *unit) bool {
+	return s.ending == nil && !slices.ContainsFunc(u.service.After, func(name string) bool {
+		o := s.find(name)
+		return o == nil || o.state != Running && o.state != Finished
+	})
+}
+
+// blocked is a service that has to be started first, and will not be for now: ""
+// when there is none.
+func (s *supervisor) blocked(u *unit) string {
+	for _, name := range u.service.After {
+		o := s.find(name)
+		switch {
+		case o == nil:
+			return name
+		case o.state == Stopped || o.state == Failed || o.state == Backoff:
+			return name
+		case o.state == Waiting && s.blocked(o) != "":
+			return name
+		}
+	}
+	return ""
+}
+
+// settled reports whether the unit's state is one that lasts without a further
+// event that is already on its way.
+func (s *supervisor) settled(u *unit) bool {
+	switch u.state {
+	case Starting, Stopping, Restarting:
+		return false
+	case Waiting:
+		return s.blocked(u) != ""
+	}
+	return true
+}
+
+// launch starts the main process.
+func (s *supervisor) launch(u *unit) {
+	s.arm(u, u.service.Ready.Timeout.or(startWithin))
+	t := tick{u, u.armed}
+	if err := u.launch(s.logs, s.env, func() { s.heard <- t }); err != nil {
+		log.Printf("cannot start %s: %v", u.service.Name, err)
+		s.happen(u, refused)
+	}
+}
+
+// launched goes on when the main process has become the program. One that could not
+// ends, and that is the event.
+func (s *supervisor) launched(t tick) {
+	u := t.unit
+	if t.n != u.armed || u.state != Starting {
+		return
+	}
+	u.hear()
+	if u.refusal != nil {
+		return
+	}
+	log.Printf("%s has been started (process %d)", u.service.Name, u.pid)
+	switch {
+	case u.launched.Ready.immediate():
+		s.happen(u, live)
+	case !u.launched.Ready.Notify:
+		s.look(t)
+	}
+}
+
+// look sees whether a service is ready that cannot say so itself, and looks again
+// a little later: the kernel tells nobody that a port is listened on.
+func (s *supervisor) look(t tick) {
+	u := t.unit
+	if t.n != u.armed || u.state != Starting {
+		return
+	}
+	r := u.launched.Ready
+	if len(r.Command) > 0 {
+		s.check(u)
+		return
+	}
+	if listening(r.TCP) {
+		s.happen(u, live)
+		return
+	}
+	time.AfterFunc(lookEvery, func() { s.looks <- t })
+}
+
+// check starts the command that tells whether a service is ready.
+func (s *supervisor) check(u *unit) {
+	pid, word, err := spawn(s.logs, u.service.Name, order{u.launched.Ready.Command, s.env, u.launched.Settings})
+	if err != nil {
+		log.Printf("cannot see whether %s is ready: %v", u.service.Name, err)
+		s.lookAgain(u)
+		return
+	}
+	word.Close() // the log has what it says
+	u.check = pid
+}
+
+func (s *supervisor) lookAgain(u *unit) {
+	t := tick{u, u.armed}
+	time.AfterFunc(checkEvery, func() { s.looks <- t })
+}
+
+// checked is how that command ended.
+func (s *supervisor) checked(u *unit, status unix.WaitStatus) {
+	u.check = 0
+	if u.state != Starting {
+		return
+	}
+	if status.Exited() && status.ExitStatus() == 0 {
+		s.happen(u, live)
+		return
+	}
+	s.lookAgain(u)
+}
+
+// A note is what a process of a service has sent to the notification socket.
+type note struct {
+	pid  int
+	text string
+}
+
+// noted takes what a service's main process says of itself (sd_notify(3)).
+func (s *supervisor) noted(n note) {
+	i := slices.IndexFunc(s.units, func(u *unit) bool { return u.pid == n.pid && n.pid != 0 })
+	if i < 0 {
+		return
+	}
+	if u := s.units[i]; u.launched.Ready.Notify && slices.Contains(strings.Split(n.text, "\n"), "READY=1") {
+		u.hear()
+		s.happen(u, live)
+	}
+}
+
+// stopNext asks the services to end, in the reverse order of their start: one that
+// others are started after, when those have ended.
+func (s *supervisor) stopNext() {
+	for _, u := range slices.Backward(s.units) {
+		needed := slices.ContainsFunc(s.units, func(o *unit) bool {
+			return o.pid != 0 && slices.Contains(o.launched.After, u.service.Name)
+		})
+		if needed && time.Now().Before(s.ending.deadline) || u.state == Stopping || u.state == Stopped {
+			continue
+		}
+		s.happen(u, stop)
+		if u.pid != 0 {
+			s.arm(u, max(time.Until(s.ending.deadline), 0))
+		}
+	}
+}

@@ -1,0 +1,206 @@
+package service
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// role is a service that is this test binary in another role.
+func role(t *testing.T, name, role string, args ...string) Service {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Service{
+		Name: name, Command: append([]string{self}, args...), Restart: RestartNever,
+		Settings: Settings{Environment: map[string]string{roleVar: role}},
+	}
+}
+
+// slow is how long the services of these tests take to be ready.
+const slow = 300 * time.Millisecond
+
+// listenRole listens after a while, as a daemon that reads its files first.
+func listenRole() error {
+	time.Sleep(slow)
+	l, err := net.Listen("tcp", os.Args[1])
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	select {}
+}
+
+// notifyRole says that it is ready after a while.
+func notifyRole() error {
+	time.Sleep(slow)
+	conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte("STATUS=here\nREADY=1\n")); err != nil {
+		return err
+	}
+	select {}
+}
+
+// Set returns when the services are ready, by whatever sign; what comes after them
+// is started then.
+func TestReady(t *testing.T) {
+	v := plan(t)
+	sign := filepath.Join(filepath.Dir(v.socket), "sign")
+	v.begin()
+	if _, code := v.run("ip", "link", "set", "lo", "up"); code != 0 {
+		t.Fatal("there is no loopback")
+	}
+	ready := func(s Service, r Ready) Service { s.Ready = r; return s }
+	for _, s := range []Service{
+		ready(role(t, "tcp", "listen", "127.0.0.1:8000"), Ready{TCP: 8000}),
+		ready(role(t, "tcp6", "listen", "[::1]:8001"), Ready{TCP: 8001}),
+		ready(role(t, "notify", "notify"), Ready{Notify: true}),
+		ready(sh("command", "sleep 0.3; touch "+sign+"; exec sleep 100000"), Ready{Command: []string{"test", "-e", sign}}),
+	} {
+		t.Run(s.Name, func(t *testing.T) {
+			begin := time.Now()
+			next := sh("next", "exec sleep 100000")
+			next.After = []string{s.Name}
+			if err := v.Set(t.Context(), []Service{next, s}); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(begin); took < slow {
+				t.Errorf("it was ready after %s", took)
+			}
+			for _, name := range []string{s.Name, "next"} {
+				if now := v.unit(name); now.State != Running {
+					t.Errorf("%+v", now)
+				}
+			}
+			if first, second := v.unit(s.Name), v.unit("next"); second.Since.Before(first.Since) {
+				t.Errorf("the next has run since %s, before %s", second.Since, first.Since)
+			}
+		})
+	}
+	if _, err := os.Stat(sign); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNeverReady(t *testing.T) {
+	v := up(t)
+	late := sh("late", "exec sleep 100000")
+	late.Restart, late.Ready = RestartNever, Ready{TCP: 9, Timeout: Duration(slow)}
+	next := sh("next", "exec sleep 100000")
+	next.After = []string{"late"}
+	err := v.Set(t.Context(), []Service{late, next})
+	want := "cannot start late: it was not ready after 300ms; cannot start next: it waits for late"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if s := v.unit("late"); s.State != Failed || s.Pid != 0 {
+		t.Errorf("%+v", s)
+	}
+	if s := v.unit("next"); s.State != Waiting || s.Pid != 0 {
+		t.Errorf("%+v", s)
+	}
+	// When what it waits for is there, it is started.
+	late.Ready = Ready{}
+	if err := v.Set(t.Context(), []Service{late, next}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the next runs", func() bool { return v.unit("next").State == Running })
+}
+
+// A stranger's word counts for nothing.
+func TestNotifiedByAnother(t *testing.T) {
+	v := up(t)
+	quiet := sh("quiet", "exec sleep 100000")
+	quiet.Ready, quiet.Restart = Ready{Notify: true, Timeout: Duration(2 * slow)}, RestartNever
+	liar := role(t, "liar", "notify")
+	liar.Settings.Environment["NOTIFY_SOCKET"] = notifySocket
+	if err := v.Set(t.Context(), []Service{quiet, liar}); err == nil {
+		t.Error("it became ready")
+	}
+}
+
+// Services are stopped in the reverse order of their start, each when those that
+// need it have ended.
+func TestOrder(t *testing.T) {
+	v := plan(t)
+	out := filepath.Join(filepath.Dir(v.socket), "out")
+	v.begin()
+	talker := func(name string, after ...string) Service {
+		s := sh(name, fmt.Sprintf(`trap 'sleep 0.1; echo stop %s >>%s; exit' TERM; echo start %[1]s >>%[2]s; echo >%[2]s.%[1]s; while :; do sleep 0.01; done`, name, out))
+		s.After, s.Ready = after, Ready{Command: []string{"test", "-e", out + "." + name}}
+		return s
+	}
+	list := []Service{talker("web", "db", "auth"), talker("auth", "db"), talker("db")}
+	if err := v.Set(t.Context(), list); err != nil {
+		t.Fatal(err)
+	}
+	if killed, err := v.Shutdown(t.Context(), 10*time.Second); err != nil || killed != nil {
+		t.Errorf("%q, %v", killed, err)
+	}
+	want := "start db start auth start web stop web stop auth stop db"
+	if got := strings.Join(strings.Fields(read(t, out)), " "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestStopAndReload(t *testing.T) {
+	v := plan(t)
+	out := filepath.Join(filepath.Dir(v.socket), "out")
+	v.begin()
+	s := sh("a", fmt.Sprintf(`trap 'echo usr >>%s; exit' USR1; trap 'echo hup >>%[1]s' HUP; trap '' TERM; echo up >>%[1]s; while :; do sleep 0.01; done`, out))
+	s.Stop, s.Reload = Stop{Signal: "USR1"}, "HUP"
+	deaf := sh("deaf", "trap '' TERM; while :; do sleep 0.01; done")
+	deaf.Stop.Timeout = Duration(slow)
+	if err := v.Set(t.Context(), []Service{s, deaf}); err != nil {
+		t.Fatal(err)
+	}
+	has := func(line string) func() bool {
+		return func() bool { text, _ := os.ReadFile(out); return strings.Contains(string(text), line) }
+	}
+	eventually(t, "it is up", has("up\n"))
+	if err := v.ReloadService(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it reloads", has("hup\n"))
+	if err := v.ReloadService(t.Context(), "deaf"); err == nil || err.Error() != "service deaf has no reload signal" {
+		t.Errorf("%v", err)
+	}
+	for _, name := range []string{"a", "deaf"} {
+		if err := v.StopService(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !has("usr\n")() {
+		t.Error("it was not asked with USR1")
+	}
+	if last := v.unit("deaf").Last; last != "signal: killed" {
+		t.Errorf("the deaf: %s", last)
+	}
+	if err := v.ReloadService(t.Context(), "a"); err == nil || err.Error() != "service a is stopped" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestListensOn(t *testing.T) {
+	const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   1: 0100007F:1F41 0100007F:1F40 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   2: 00000000000000000000000000000000:01BD 00000000000000000000000000000000:0000 0A 0 0 0
+   3: broken
+   4: 0100007F:xyz 00000000:0000 0A
+`
+	for port, want := range map[int]bool{8000: true, 8001: false, 445: true, 80: false, 0: false} {
+		if listensOn(strings.NewReader(table), port) != want {
+			t.Errorf("port %d", port)
+		}
+	}
+}
