@@ -30,6 +30,12 @@ func (r *Runtime) LogFile(id int, name string) string {
 	return filepath.Join(r.logDir(id), name+".log")
 }
 
+// LogFiles is that file after those that were put aside, the oldest first; some may
+// not be there.
+func (r *Runtime) LogFiles(id int, name string) []string {
+	return service.Journal(r.logDir(id), name)
+}
+
 // tries is how often something is done over that an init has come between: a
 // crash can leave one that is about to listen, or to end.
 const tries = 3

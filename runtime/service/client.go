@@ -79,7 +79,8 @@ func (c *Client) InNamespace(ns *nsutil.Namespace) (bool, error) {
 // server's services, is in. ErrNotRunning when it has ended.
 func (c *Client) Namespace() (*nsutil.Namespace, error) {
 	ns, err := nsutil.Open(c.init.proc("ns/net"))
-	if c.init.alive() { // and so the path meant the init
+	exiting := errors.Is(err, fs.ErrNotExist) // it lets go of its namespaces first
+	if c.init.alive() && !exiting {           // and so the path meant the init
 		return ns, err
 	}
 	if err == nil {

@@ -157,6 +157,8 @@ func prepare(b boot) (*supervisor, error) {
 		calls:  make(chan *call), ticks: make(chan tick), shifts: make(chan struct{}, 1),
 		heard: make(chan tick), looks: make(chan tick), notes: make(chan note),
 	}
+	log.SetFlags(0)
+	log.SetOutput(newJournal(logs, initName))
 	s.catchSignals()
 	if err := partMounts(c.NetnsDir); err != nil {
 		return nil, err

@@ -239,11 +239,24 @@ func TestSetTakesBack(t *testing.T) {
 	}
 }
 
+// said is what a service has written, without the times.
+func said(v *virtual, name string) string {
+	var text strings.Builder
+	for _, file := range Journal(v.cfg.LogDir, name) {
+		b, _ := os.ReadFile(file)
+		for line := range strings.Lines(string(b)) {
+			_, line, _ = strings.Cut(line, " ")
+			text.WriteString(line)
+		}
+	}
+	return text.String()
+}
+
 func waitForLog(v *virtual, name, text string) {
 	v.t.Helper()
 	eventually(v.t, name+" has written "+strconv.Quote(text), func() bool {
-		log, _ := os.ReadFile(filepath.Join(v.cfg.LogDir, name+".log"))
-		return strings.HasSuffix(string(log), text)
+		log := said(v, name)
+		return strings.HasSuffix(log, text)
 	})
 }
 

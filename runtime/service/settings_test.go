@@ -17,8 +17,7 @@ import (
 // answer is what a script says that runs once with the settings.
 func answer(t *testing.T, v *virtual, script string, settings Settings) string {
 	t.Helper()
-	out := v.cfg.LogDir + "/once.log"
-	os.Remove(out)
+	os.Remove(v.cfg.LogDir + "/once.log")
 	s := Service{Name: "once", Command: []string{"sh", "-c", script}, Restart: RestartNever, Settings: settings}
 	if err := v.Set(t.Context(), []Service{s}); err != nil {
 		t.Fatal(err)
@@ -27,7 +26,7 @@ func answer(t *testing.T, v *virtual, script string, settings Settings) string {
 	if err := v.Set(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	return strings.TrimSpace(read(t, out))
+	return strings.TrimSpace(said(v, "once"))
 }
 
 const privileges = `sed -n 's/^\(Cap...\|NoNewPrivs\|Seccomp\):[[:space:]]*\(.*\)/\1=\2/p' /proc/self/status | tr '\n' ' '`
@@ -256,7 +255,7 @@ func TestEscapes(t *testing.T) {
 	}
 	eventually(t, "it has tried all", func() bool { return v.unit("escape").State == Finished })
 	refused := map[string]bool{}
-	for line := range strings.Lines(read(t, v.cfg.LogDir+"/escape.log")) {
+	for line := range strings.Lines(said(v, "escape")) {
 		name, why, _ := strings.Cut(strings.TrimSpace(line), ": ")
 		refused[name] = strings.Contains(why, "operation not permitted") || strings.Contains(why, "permission denied")
 		t.Log(strings.TrimSpace(line))

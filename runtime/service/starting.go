@@ -2,6 +2,7 @@ package service
 
 import (
 	"log"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -50,7 +51,11 @@ func (s *supervisor) settled(u *unit) bool {
 func (s *supervisor) launch(u *unit) {
 	s.arm(u, u.service.Ready.Timeout.or(startWithin))
 	t := tick{u, u.armed}
-	if err := u.launch(s.logs, s.env, func() { s.heard <- t }); err != nil {
+	err := s.withOutput(u, func(out *os.File) error {
+		return u.launch(out, s.env, func() { s.heard <- t })
+	})
+	if err != nil {
+		u.fail(err)
 		log.Printf("cannot start %s: %v", u.service.Name, err)
 		s.happen(u, refused)
 	}
@@ -97,14 +102,33 @@ func (s *supervisor) look(t tick) {
 
 // check starts the command that tells whether a service is ready.
 func (s *supervisor) check(u *unit) {
-	pid, word, err := spawn(s.logs, u.service.Name, order{u.launched.Ready.Command, s.env, u.launched.Settings})
+	err := s.withOutput(u, func(out *os.File) error {
+		pid, word, err := spawn(out, u.service.Name, order{u.launched.Ready.Command, s.env, u.launched.Settings})
+		if err == nil {
+			word.Close() // the log has what it says
+			u.check = pid
+		}
+		return err
+	})
 	if err != nil {
 		log.Printf("cannot see whether %s is ready: %v", u.service.Name, err)
 		s.lookAgain(u)
-		return
 	}
-	word.Close() // the log has what it says
-	u.check = pid
+}
+
+// withOutput calls fn with the file that a process of the unit writes to: a pipe,
+// whose other end goes to the service's journal.
+func (s *supervisor) withOutput(u *unit, fn func(out *os.File) error) error {
+	in, out, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	if u.journal == nil {
+		u.journal = newJournal(s.logs, u.service.Name)
+	}
+	s.collecting.Go(func() { u.journal.collect(in) })
+	return fn(out)
 }
 
 func (s *supervisor) lookAgain(u *unit) {

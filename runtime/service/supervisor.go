@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -24,6 +25,8 @@ type supervisor struct {
 
 	units []*unit  // in the order of the latest set, then those that are to go
 	names []string // of the latest set
+
+	collecting sync.WaitGroup // what services write
 
 	calls  chan *call
 	ticks  chan tick
@@ -263,6 +266,7 @@ func (s *supervisor) farewell() {
 	if s.ending.killed != nil {
 		log.Printf("killed: %q", s.ending.killed)
 	}
+	s.lastWords()
 	deadline := time.After(time.Second)
 	for _, c := range s.ending.calls {
 		c.answer <- response{Killed: s.ending.killed}
@@ -271,5 +275,17 @@ func (s *supervisor) farewell() {
 		case <-deadline:
 			return
 		}
+	}
+}
+
+// lastWords keeps what is still in the services' pipes. Whoever else has one open
+// ends with this init anyway.
+func (s *supervisor) lastWords() {
+	unix.Kill(-1, unix.SIGKILL)
+	done := make(chan struct{})
+	go func() { s.collecting.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(time.Second):
 	}
 }

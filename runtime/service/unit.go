@@ -32,7 +32,8 @@ type unit struct {
 	pid      int         // of the main process, 0 when there is none
 	word     chan string // what the launched process said before it became the program; "" is success
 	check    int         // pid of the command that tells whether it is ready, 0 when none runs
-	refusal  error       // why the latest launch failed
+	journal  *journal
+	refusal  error // why the latest launch failed
 	last     string
 	restarts int
 	pause    time.Duration // the latest one, 0 when the next is the first
@@ -53,15 +54,15 @@ func (u *unit) nextPause() time.Duration {
 // launch starts the main process, in a session of its own: smbd answers SIGTERM
 // with kill(0, SIGTERM), which is everybody of its process group. What becomes of
 // it is heard later.
-func (u *unit) launch(logs *os.Root, env []string, heard func()) error {
+func (u *unit) launch(out *os.File, env []string, heard func()) error {
 	u.launched, u.word = u.service, make(chan string, 1)
 	if u.service.Ready.Notify {
 		env = append(slices.Clone(env), "NOTIFY_SOCKET="+notifySocket)
 	}
-	pid, word, err := spawn(logs, u.service.Name, order{u.service.Command, env, u.service.Settings})
+	pid, word, err := spawn(out, u.service.Name, order{u.service.Command, env, u.service.Settings})
 	u.pid = pid
 	if err != nil {
-		u.fail(err)
+		u.word = nil
 		return err
 	}
 	go func(to chan<- string) {
@@ -84,12 +85,7 @@ func (u *unit) fail(err error) {
 
 // spawn starts a process that carries out the order, and returns it with the file
 // that it writes to when it cannot.
-func spawn(logs *os.Root, name string, o order) (pid int, word *os.File, err error) {
-	log, err := openLog(logs, name)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer log.Close()
+func spawn(out *os.File, name string, o order) (pid int, word *os.File, err error) {
 	text, err := json.Marshal(o)
 	if err != nil {
 		return 0, nil, err
@@ -109,7 +105,7 @@ func spawn(logs *os.Root, name string, o order) (pid int, word *os.File, err err
 	pid, err = syscall.ForkExec("/proc/self/exe", []string{launchName, name}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   o.Env,
-		Files: []uintptr{0, log.Fd(), log.Fd(), orderFd: orders.Fd(), wordFd: tell.Fd()}, // stdin is /dev/null
+		Files: []uintptr{0, out.Fd(), out.Fd(), orderFd: orders.Fd(), wordFd: tell.Fd()}, // stdin is /dev/null
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
