@@ -103,6 +103,9 @@ func (r *Runtime) ask(ctx context.Context, c *service.Client, vs VirtualServer) 
 }
 
 func set(ctx context.Context, c *service.Client, vs VirtualServer) error {
+	if err := c.Limit(ctx, vs.Resources); err != nil {
+		return fmt.Errorf("cannot limit %s: %w", vs, err)
+	}
 	if err := c.Set(ctx, vs.Services); err != nil {
 		return fmt.Errorf("cannot start the services of %s: %w", vs, err)
 	}
@@ -118,7 +121,7 @@ func (r *Runtime) begin(ctx context.Context, ns *nsutil.Namespace, vs VirtualSer
 	if err := set(ctx, c, vs); err != nil {
 		defer c.Close()
 		_, ended := c.Shutdown(context.WithoutCancel(ctx), StopTimeout)
-		return nil, errors.Join(err, ended, service.Clear(r.socket(vs.ID)))
+		return nil, errors.Join(err, ended, r.clear(vs.ID))
 	}
 	return c, nil
 }
@@ -203,7 +206,7 @@ func (r *Runtime) stopServices(ctx context.Context, id int, timeout time.Duratio
 		names, err = r.end(ctx, id, timeout)
 		killed = append(killed, names...)
 		if err == nil {
-			err = service.Clear(r.socket(id))
+			err = r.clear(id)
 		}
 		if !errors.Is(err, service.ErrTaken) {
 			break
@@ -213,6 +216,14 @@ func (r *Runtime) stopServices(ctx context.Context, id int, timeout time.Duratio
 		return killed, fmt.Errorf("cannot stop the services of vs%d: %w", id, err)
 	}
 	return killed, nil
+}
+
+// clear removes what an init that has ended leaves.
+func (r *Runtime) clear(id int) error {
+	if err := service.Clear(r.socket(id)); err != nil {
+		return err
+	}
+	return service.RemoveCgroup(id)
 }
 
 func (r *Runtime) end(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {

@@ -19,6 +19,7 @@ type VirtualServer struct {
 	plumbing.Network `yaml:",inline"`
 	DNS              service.DNS       `json:"dns,omitzero" yaml:"dns,omitempty"`
 	Services         []service.Service `json:"services,omitempty" yaml:"services,omitempty"`
+	Resources        service.Resources `json:"resources,omitzero" yaml:"resources,omitempty"` // of all its processes together
 }
 
 // MaxID is the highest virtual server's number: as many as there are VLANs.
@@ -65,6 +66,9 @@ func (vs VirtualServer) Validate() []Problem {
 	for _, p := range service.Validate(vs.Services) {
 		field := p.Path[strings.LastIndexByte(p.Path, '.')+1:]
 		list = append(list, Problem{Path: p.Path, Err: fmt.Errorf("%s %w", field, p.Err)})
+	}
+	for _, p := range vs.Resources.Validate() {
+		list = append(list, Problem{Path: p.Path, Err: p.Err})
 	}
 	for k, a := range vs.DNS.Servers {
 		if !a.IsValid() || a.IsUnspecified() {

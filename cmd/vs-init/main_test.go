@@ -95,6 +95,7 @@ func measure(program string) error {
 		{"", "/", "", unix.MS_PRIVATE | unix.MS_REC},
 		{"tmpfs", "/run", "tmpfs", 0},
 		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+		{"tmpfs", "/sys/fs/cgroup", "tmpfs", 0},
 	} {
 		if err := unix.Mount(m.source, m.target, m.fstype, m.flags, ""); err != nil {
 			return fmt.Errorf("cannot mount %s: %w", m.target, err)

@@ -58,7 +58,9 @@ A document (-f) is YAML or JSON:
       limits: {nofile: 4096}   # setrlimit(2); soft:hard
       nice: 0
       oomScore: 0
-    - {name: auth, command: [/usr/local/sbin/auth]}`,
+      resources: {memory: 512M, cpu: 150%, tasks: 100}  # of all its processes
+    - {name: auth, command: [/usr/local/sbin/auth]}
+  resources: {memory: 2G}      # of the whole virtual server`,
 		Example: `  vsrun create 8
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --gateway 192.0.2.1
   vsrun create 8 --port eth1 --vlan 10 --address 192.0.2.8/24 --gateway 192.0.2.1

@@ -103,6 +103,9 @@ func (f *serviceFlags) register(c *cobra.Command) {
 	flags.StringVar(&s.Umask, "umask", "", "octal (default 022)")
 	flags.StringToStringVar(&s.Limits, "limit", nil, "of setrlimit(2), such as nofile=4096; repeatable")
 	flags.IntVar(&s.Nice, "nice", 0, "-20 to 19")
+	flags.StringVar(&s.Resources.Memory, "memory", "", "how much memory its processes may have, such as 512M")
+	flags.StringVar(&s.Resources.CPU, "cpu", "", "how much of the processors they may have: 50%, 200%")
+	flags.IntVar(&s.Resources.Tasks, "tasks", 0, "how many processes and threads they may be")
 	flags.IntVar(&s.OOMScore, "oom-score", 0, "-1000 (killed last) to 1000 (first) when memory is short")
 }
 

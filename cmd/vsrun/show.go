@@ -130,9 +130,10 @@ func (a *app) psCommand() *cobra.Command {
 				return fmt.Errorf("cannot show the services of %s: %w", args[0], err)
 			}
 			return a.print(format, s.Services, func(w io.Writer, _ bool) {
-				row(w, "SERVICE", "STATE", "PID", "RESTARTS", "SINCE", "LAST")
+				row(w, "SERVICE", "STATE", "PID", "RESTARTS", "SINCE", "MEMORY", "CPU", "TASKS", "LAST")
 				for _, one := range s.Services {
-					row(w, one.Name, one.State, dash(one.Pid), one.Restarts, ago(one.Since), one.Last)
+					u := one.Use
+					row(w, one.Name, one.State, dash(one.Pid), one.Restarts, ago(one.Since), bytesUsed(u.Memory), cpuUsed(u.CPU), tasksUsed(u.Tasks), one.Last)
 				}
 			})
 		},
@@ -153,4 +154,30 @@ func ago(t time.Time) string {
 		return ""
 	}
 	return time.Since(t).Round(time.Second).String()
+}
+
+// bytesUsed writes an amount with three digits at most.
+func bytesUsed(n *int64) string {
+	if n == nil {
+		return ""
+	}
+	v, unit := float64(*n), 0
+	for v >= 1000 && unit < 4 {
+		v, unit = v/1024, unit+1
+	}
+	return fmt.Sprintf("%.3g%s", v, []string{"", "K", "M", "G", "T"}[unit])
+}
+
+func cpuUsed(micros *int64) string {
+	if micros == nil {
+		return ""
+	}
+	return (time.Duration(*micros) * time.Microsecond).Round(time.Millisecond).String()
+}
+
+func tasksUsed(n *int64) string {
+	if n == nil {
+		return ""
+	}
+	return fmt.Sprint(*n)
 }

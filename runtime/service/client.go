@@ -99,6 +99,11 @@ func (c *Client) Set(ctx context.Context, services []Service) error {
 	return c.order(ctx, request{Op: opSet, Services: services})
 }
 
+// Limit sets what all processes of the virtual server together may use.
+func (c *Client) Limit(ctx context.Context, r Resources) error {
+	return c.order(ctx, request{Op: opLimit, Limit: r})
+}
+
 // Status lists the services in the order of the latest Set.
 func (c *Client) Status(ctx context.Context) ([]Status, error) {
 	r, err := c.Report(ctx)
@@ -160,6 +165,7 @@ func (c *Client) order(ctx context.Context, r request) error {
 // when the init itself had to be, because it did not do that in timeout and 5 s.
 // Having ended already is success.
 func (c *Client) Shutdown(ctx context.Context, timeout time.Duration) ([]string, error) {
+	id := c.init.number()
 	asked, cancel := context.WithTimeout(ctx, timeout+margin)
 	defer cancel()
 	r, err := c.do(asked, request{Op: opShutdown, Timeout: timeout})
@@ -172,7 +178,7 @@ func (c *Client) Shutdown(ctx context.Context, timeout time.Duration) ([]string,
 		err = c.init.wait(asked)
 	}
 	if err == nil {
-		return r.Killed, c.tidy()
+		return r.Killed, c.tidy(id)
 	}
 	if ctx.Err() != nil { // the caller's wish, not the init's silence
 		return nil, ctx.Err()
@@ -183,6 +189,7 @@ func (c *Client) Shutdown(ctx context.Context, timeout time.Duration) ([]string,
 // Kill ends all of the virtual server's processes at once, and returns when none
 // is left.
 func (c *Client) Kill(ctx context.Context) error {
+	id := c.init.number()
 	if err := c.init.signal(unix.SIGKILL); err != nil {
 		return err
 	}
@@ -195,12 +202,18 @@ func (c *Client) Kill(ctx context.Context) error {
 		return fmt.Errorf("cannot end process %d: killed, but one of its processes "+
 			"hangs in the kernel, or belongs to a stopped command that was run inside", c.init.pid)
 	}
-	return c.tidy()
+	return c.tidy(id)
 }
 
-// tidy removes the dead init's socket, unless a new init has it already.
-func (c *Client) tidy() error {
-	err := locked(filepath.Dir(c.socket), func() error { return removeStale(c.socket) })
+// tidy removes what the dead init leaves, its socket and the cgroup of the virtual
+// server with that number, unless a new init has them already.
+func (c *Client) tidy(id int) error {
+	err := locked(filepath.Dir(c.socket), func() error {
+		if err := removeStale(c.socket); err != nil {
+			return err
+		}
+		return RemoveCgroup(id)
+	})
 	if errors.Is(err, ErrTaken) || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -140,7 +140,7 @@ func starterRole() error {
 	if err != nil {
 		return err
 	}
-	p, err := clone(ns, "/proc/self/exe", b.Config.ID, os.Stderr, configR, answerW)
+	p, err := clone(ns, "/proc/self/exe", b.Config.ID, os.Stderr, configR, answerW, nil)
 	if err != nil {
 		return err
 	}

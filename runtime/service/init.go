@@ -19,6 +19,7 @@ import (
 const (
 	configFd = 3 // the configuration is read from it, until its end
 	answerFd = 4 // "ready" or the text of an error is written to it
+	cgroupFd = 5 // the directory of the virtual server's cgroup; not there where the host has none
 )
 
 const ready = "ready\n"
@@ -48,6 +49,7 @@ func isPipe(fd int) bool {
 
 func runInit() error {
 	config, answer := os.NewFile(configFd, "config"), os.NewFile(answerFd, "answer")
+	group := handedCgroup()
 	if err := closeInherited(); err != nil {
 		return err
 	}
@@ -58,6 +60,7 @@ func runInit() error {
 	config.Close()
 	s, err := prepare(b)
 	if err == nil {
+		s.group = group
 		err = s.appear(b, answer)
 	}
 	if err != nil {
@@ -68,6 +71,21 @@ func runInit() error {
 	log.Printf("ready for virtual server %d", b.Config.ID)
 	s.run()
 	return nil
+}
+
+// handedCgroup is the virtual server's cgroup, nil when there is none.
+func handedCgroup() *cgroup {
+	var st unix.Statfs_t
+	if unix.Fstatfs(cgroupFd, &st) != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
+		return nil
+	}
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", cgroupFd))
+	unix.Close(cgroupFd)
+	if err != nil {
+		log.Printf("cannot use the cgroup: %v", err)
+		return nil
+	}
+	return &cgroup{root}
 }
 
 // appear makes the socket, as the last thing before the directory that it is in

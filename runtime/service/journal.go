@@ -1,7 +1,7 @@
 package service
 
 import (
-	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -94,18 +96,53 @@ func (j *journal) complain(err error) {
 	j.err = err
 }
 
+// scratch is what pipes are read into, one after the other: an init has many, and
+// seldom something to read.
+var scratch struct {
+	sync.Mutex
+	b [lineSize]byte
+}
+
 // collect keeps what comes through a pipe, until nobody has its other end.
 func (j *journal) collect(pipe *os.File) {
 	defer pipe.Close()
-	r := bufio.NewReaderSize(pipe, lineSize)
+	conn, err := pipe.SyscallConn()
+	if err != nil {
+		return
+	}
+	var rest []byte // a line that has no end yet
+	for n := 1; n > 0; {
+		err := conn.Read(func(fd uintptr) bool {
+			scratch.Lock()
+			defer scratch.Unlock()
+			var err error
+			n, err = unix.Read(int(fd), scratch.b[:lineSize-len(rest)])
+			if err == nil {
+				rest = j.lines(append(rest, scratch.b[:n]...))
+			}
+			return !errors.Is(err, unix.EAGAIN)
+		})
+		if err != nil {
+			break
+		}
+	}
+	if len(rest) > 0 {
+		j.keep(string(rest))
+	}
+}
+
+// lines keeps the lines of text and returns what is left of it.
+func (j *journal) lines(text []byte) (rest []byte) {
 	for {
-		line, err := r.ReadSlice('\n')
-		if len(line) > 0 {
-			j.keep(string(line))
+		end := bytes.IndexByte(text, '\n') + 1
+		if end == 0 && len(text) == lineSize {
+			end = lineSize
 		}
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return
+		if end == 0 {
+			return bytes.Clone(text)
 		}
+		j.keep(string(text[:end]))
+		text = text[end:]
 	}
 }
 

@@ -24,6 +24,7 @@ const (
 	opStop     = "stop"
 	opRestart  = "restart"
 	opReload   = "reload"
+	opLimit    = "limit"
 	opShutdown = "shutdown"
 )
 
@@ -36,6 +37,7 @@ type request struct {
 	Name     string        `json:"name,omitempty"`     // start, stop, restart, reload
 	Services []Service     `json:"services,omitempty"` // set
 	Timeout  time.Duration `json:"timeout,omitempty"`  // shutdown, in nanoseconds
+	Limit    Resources     `json:"limit,omitzero"`     // limit
 }
 
 type response struct {
@@ -49,6 +51,7 @@ type Report struct {
 	Config   Config    `json:"config"`   // as it was started with
 	Wanted   []Service `json:"wanted"`   // the list of the latest Set
 	Services []Status  `json:"services"` // in the same order, then those that are still ending
+	Use      Use       `json:"use,omitzero"`
 }
 
 // Status is how a service stands.
@@ -59,6 +62,7 @@ type Status struct {
 	Restarts int       `json:"restarts"` // how often it was started again unasked
 	Since    time.Time `json:"since"`    // when it came into State
 	Last     string    `json:"last,omitempty"`
+	Use      Use       `json:"use,omitzero"` // of all its processes together
 }
 
 var errTooLong = errors.New("a request is longer than 1 MiB")
@@ -89,6 +93,8 @@ func (r request) check() error {
 		return joined(Validate(r.Services))
 	case opStart, opStop, opRestart, opReload:
 		return checkName(r.Name)
+	case opLimit:
+		return joined(r.Limit.Validate())
 	case opShutdown:
 		if r.Timeout < 0 {
 			return errors.New("the timeout is negative")

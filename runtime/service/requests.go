@@ -28,13 +28,22 @@ func (s *supervisor) handle(c *call) {
 		s.order(c, restart)
 	case opReload:
 		c.answer <- response{Error: s.reload(c.Name)}
+	case opLimit:
+		c.answer <- response{Error: errorText(s.group.limit(c.Limit))}
 	case opShutdown:
 		s.end(c, c.Timeout)
 	}
 }
 
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
 func (s *supervisor) report() *Report {
-	r := &Report{Config: s.config, Wanted: []Service{}, Services: []Status{}}
+	r := &Report{Config: s.config, Wanted: []Service{}, Services: []Status{}, Use: s.group.use()}
 	for _, u := range s.units {
 		r.Services = append(r.Services, u.status())
 		if slices.Contains(s.names, u.service.Name) {
@@ -78,10 +87,7 @@ func (s *supervisor) reload(name string) string {
 		return fmt.Sprintf("service %s is %s", name, u.state)
 	}
 	sig, _ := signalNamed(u.launched.Reload)
-	if err := unix.Kill(u.pid, sig); err != nil {
-		return err.Error()
-	}
-	return ""
+	return errorText(unix.Kill(u.pid, sig))
 }
 
 // set makes the services exactly those of the call: what is new is started,

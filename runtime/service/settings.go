@@ -33,6 +33,7 @@ type Settings struct {
 	Limits      map[string]string `json:"limits,omitempty" yaml:"limits,omitempty"`       // setrlimit(2): nofile: 4096, or soft:hard
 	Nice        int               `json:"nice,omitempty" yaml:"nice,omitempty"`           // -20 to 19
 	OOMScore    int               `json:"oomScore,omitempty" yaml:"oomScore,omitempty"`   // -1000 (never) to 1000 (first)
+	Resources   Resources         `json:"resources,omitzero" yaml:"resources,omitempty"`  // of all its processes together
 }
 
 // allSyscalls switches the filter off.
@@ -99,6 +100,7 @@ func (s Settings) validate(add func(path string, err error)) {
 		_, _, err := s.limit(name)
 		add("limits."+name, err)
 	}
+	s.Resources.validate(add)
 	if s.Nice < -20 || s.Nice > 19 {
 		add("nice", fmt.Errorf("%d is out of range: -20 to 19", s.Nice))
 	}
@@ -158,6 +160,6 @@ func limitNumber(s string) (uint64, error) {
 
 func (s Settings) equal(o Settings) bool {
 	return s.User == o.User && s.Group == o.Group && s.Syscalls == o.Syscalls && s.Directory == o.Directory &&
-		s.Umask == o.Umask && s.Nice == o.Nice && s.OOMScore == o.OOMScore &&
+		s.Umask == o.Umask && s.Resources == o.Resources && s.Nice == o.Nice && s.OOMScore == o.OOMScore &&
 		slices.Equal(s.Capabilities, o.Capabilities) && maps.Equal(s.Environment, o.Environment) && maps.Equal(s.Limits, o.Limits)
 }

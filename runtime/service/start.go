@@ -105,12 +105,14 @@ func launchInit(ns *nsutil.Namespace, program string, b boot) (*os.Process, *os.
 	}
 	defer configR.Close()
 	defer configW.Close()
+	group := hostCgroup(b.Config.ID)
+	defer group.close()
 	answerR, answerW, err := os.Pipe()
 	if err != nil {
 		return nil, nil, err
 	}
 	defer answerW.Close()
-	p, err := clone(ns, program, b.Config.ID, log, configR, answerW)
+	p, err := clone(ns, program, b.Config.ID, log, configR, answerW, group)
 	if err != nil {
 		answerR.Close()
 		return nil, nil, err
@@ -122,7 +124,7 @@ func launchInit(ns *nsutil.Namespace, program string, b boot) (*os.Process, *os.
 
 // clone makes the init's process, in namespaces of its own except for the
 // network's, which it finds itself in.
-func clone(ns *nsutil.Namespace, program string, id int, log, config, answer *os.File) (*os.Process, error) {
+func clone(ns *nsutil.Namespace, program string, id int, log, config, answer *os.File, group *cgroup) (*os.Process, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -138,6 +140,22 @@ func clone(ns *nsutil.Namespace, program string, id int, log, config, answer *os
 			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 			Setsid:     true,
 		},
+	}
+	if group != nil {
+		own, err := group.child(cgroupInit)
+		if err != nil {
+			return nil, err
+		}
+		defer own.close()
+		dirs := [2]*os.File{}
+		for k, g := range []*cgroup{group, own} {
+			if dirs[k], err = g.open(); err != nil {
+				return nil, err
+			}
+			defer dirs[k].Close()
+		}
+		attr.Files = append(attr.Files, dirs[0]) // cgroupFd
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(dirs[1].Fd())
 	}
 	var p *os.Process
 	err = ns.Do(func() (err error) {

@@ -52,6 +52,9 @@ func (s *supervisor) launch(u *unit) {
 	s.arm(u, u.service.Ready.Timeout.or(startWithin))
 	t := tick{u, u.armed}
 	err := s.withOutput(u, func(out *os.File) error {
+		if err := u.group.limit(u.service.Resources); err != nil {
+			return err
+		}
 		return u.launch(out, s.env, func() { s.heard <- t })
 	})
 	if err != nil {
@@ -103,7 +106,7 @@ func (s *supervisor) look(t tick) {
 // check starts the command that tells whether a service is ready.
 func (s *supervisor) check(u *unit) {
 	err := s.withOutput(u, func(out *os.File) error {
-		pid, word, err := spawn(out, u.service.Name, order{u.launched.Ready.Command, s.env, u.launched.Settings})
+		pid, word, err := spawn(out, u.group, u.service.Name, order{u.launched.Ready.Command, s.env, u.launched.Settings})
 		if err == nil {
 			word.Close() // the log has what it says
 			u.check = pid
@@ -124,6 +127,12 @@ func (s *supervisor) withOutput(u *unit, fn func(out *os.File) error) error {
 		return err
 	}
 	defer out.Close()
+	if u.group == nil {
+		if u.group, err = s.group.child(leafName(u.service.Name, u.groups)); err != nil {
+			in.Close()
+			return err
+		}
+	}
 	if u.journal == nil {
 		u.journal = newJournal(s.logs, u.service.Name)
 	}
@@ -147,6 +156,18 @@ func (s *supervisor) checked(u *unit, status unix.WaitStatus) {
 		return
 	}
 	s.lookAgain(u)
+}
+
+// dropGroup lets go of a unit's cgroup; the next start makes another one.
+func (s *supervisor) dropGroup(u *unit) {
+	if u.group == nil {
+		return
+	}
+	u.group.close()
+	u.group = nil
+	if s.group.root.Remove(leafName(u.service.Name, u.groups)) != nil { // what was killed is still ending
+		u.groups++
+	}
 }
 
 // A note is what a process of a service has sent to the notification socket.

@@ -21,6 +21,7 @@ type supervisor struct {
 	host   uint64 // boot.Host
 	env    []string
 	logs   *os.Root
+	group  *cgroup // of the virtual server; nil where the host has none
 	mounts *mounts
 
 	units []*unit  // in the order of the latest set, then those that are to go
@@ -147,6 +148,7 @@ func (s *supervisor) happen(u *unit, e event) {
 			log.Printf("%s: %v", u.service.Name, u.refusal)
 		}
 		unix.Kill(-u.pid, unix.SIGKILL)
+		u.group.kill()
 		if s.ending != nil {
 			s.ending.killed = append(s.ending.killed, u.service.Name)
 		}
@@ -177,6 +179,10 @@ func (s *supervisor) reap() {
 		if i >= 0 {
 			// Until it is reaped its number cannot be somebody else's.
 			unix.Kill(-pid, unix.SIGKILL)
+			if u := s.units[i]; u.pid == pid {
+				u.group.kill() // what it has started and left
+				s.dropGroup(u)
+			}
 		}
 		var status unix.WaitStatus
 		if _, err := unix.Wait4(pid, &status, 0, nil); err != nil {
@@ -229,7 +235,11 @@ func (s *supervisor) settle() {
 		s.stopNext()
 	}
 	s.units = slices.DeleteFunc(s.units, func(u *unit) bool {
-		return u.pid == 0 && u.state == Stopped && !slices.Contains(s.names, u.service.Name)
+		gone := u.pid == 0 && u.state == Stopped && !slices.Contains(s.names, u.service.Name)
+		if gone {
+			s.dropGroup(u)
+		}
+		return gone
 	})
 	if err := s.mounts.use(s.privates()); err != nil {
 		log.Print(err)

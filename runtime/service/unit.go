@@ -33,7 +33,9 @@ type unit struct {
 	word     chan string // what the launched process said before it became the program; "" is success
 	check    int         // pid of the command that tells whether it is ready, 0 when none runs
 	journal  *journal
-	refusal  error // why the latest launch failed
+	group    *cgroup // nil while it does not run, and where the host has none
+	groups   int     // how many could not be removed
+	refusal  error   // why the latest launch failed
 	last     string
 	restarts int
 	pause    time.Duration // the latest one, 0 when the next is the first
@@ -42,7 +44,7 @@ type unit struct {
 }
 
 func (u *unit) status() Status {
-	return Status{u.service.Name, u.state, u.pid, u.restarts, u.since.UTC().Truncate(time.Millisecond), u.last}
+	return Status{u.service.Name, u.state, u.pid, u.restarts, u.since.UTC().Truncate(time.Millisecond), u.last, u.group.use()}
 }
 
 // nextPause is how long to wait before the next try.
@@ -59,7 +61,7 @@ func (u *unit) launch(out *os.File, env []string, heard func()) error {
 	if u.service.Ready.Notify {
 		env = append(slices.Clone(env), "NOTIFY_SOCKET="+notifySocket)
 	}
-	pid, word, err := spawn(out, u.service.Name, order{u.service.Command, env, u.service.Settings})
+	pid, word, err := spawn(out, u.group, u.service.Name, order{u.service.Command, env, u.service.Settings})
 	u.pid = pid
 	if err != nil {
 		u.word = nil
@@ -85,7 +87,7 @@ func (u *unit) fail(err error) {
 
 // spawn starts a process that carries out the order, and returns it with the file
 // that it writes to when it cannot.
-func spawn(out *os.File, name string, o order) (pid int, word *os.File, err error) {
+func spawn(out *os.File, group *cgroup, name string, o order) (pid int, word *os.File, err error) {
 	text, err := json.Marshal(o)
 	if err != nil {
 		return 0, nil, err
@@ -100,13 +102,22 @@ func spawn(out *os.File, name string, o order) (pid int, word *os.File, err erro
 		return 0, nil, err
 	}
 	defer tell.Close()
+	attr := &syscall.SysProcAttr{Setsid: true}
+	if group != nil {
+		dir, err := group.open()
+		if err != nil {
+			return 0, nil, err
+		}
+		defer dir.Close()
+		attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
+	}
 	// ForkExec reaps the child whose exec fails; nobody else does meanwhile, for
 	// only the event loop reaps, and it is here.
 	pid, err = syscall.ForkExec("/proc/self/exe", []string{launchName, name}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   o.Env,
 		Files: []uintptr{0, out.Fd(), out.Fd(), orderFd: orders.Fd(), wordFd: tell.Fd()}, // stdin is /dev/null
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+		Sys:   attr,
 	})
 	if err != nil {
 		word.Close()
