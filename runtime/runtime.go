@@ -139,6 +139,9 @@ func (e *InvalidError) Unwrap() []error {
 // replace stores what should be, makes it so, and goes back to old (nil:
 // nothing) when it cannot.
 func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualServer) error {
+	if err := r.config(vs).CheckShare(); err != nil { // now, though no service needs it yet
+		return &plumbing.Refusal{Err: err, Cure: "take it out of share"}
+	}
 	_, kept := os.Lstat(r.keepDir(vs.ID))
 	if err := r.Store.claim(ctx, vs, r.MachineID); err != nil {
 		return err

@@ -70,7 +70,7 @@ func (r *Runtime) tell(ctx context.Context, ns *nsutil.Namespace, vs VirtualServ
 	if now.Config.Same(r.config(vs)) {
 		return set(ctx, c, vs)
 	}
-	// What an init has told programs about name and DNS they keep.
+	// What an init has told programs about name, DNS and shares they keep.
 	if _, err := c.Shutdown(ctx, StopTimeout); err != nil {
 		return fmt.Errorf("cannot restart the init of %s: %w", vs, err)
 	}
@@ -159,6 +159,7 @@ func (r *Runtime) config(vs VirtualServer) service.Config {
 		PrivateDir: filepath.Join(r.keepDir(vs.ID), "private"),
 		Hide:       []string{r.RunDir, r.StateDir},
 		DNS:        vs.DNS,
+		Share:      vs.Share,
 	}
 }
 
