@@ -163,6 +163,15 @@ func (r *Runtime) config(vs VirtualServer) service.Config {
 	}
 }
 
+// checkShare refuses to share what is vsrun's own. An init does, too, but there is
+// none before the first service.
+func (r *Runtime) checkShare(vs VirtualServer) error {
+	if err := r.config(vs).CheckShare(); err != nil {
+		return &plumbing.Refusal{Err: err, Cure: "take it out of share"}
+	}
+	return nil
+}
+
 // start starts the init, or takes the one that a killed vsrun has started
 // meanwhile.
 func (r *Runtime) start(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) (c *service.Client, err error) {

@@ -41,12 +41,12 @@ A document (-f) is YAML or JSON:
   routes:
     - {to: 198.51.100.0/24, via: 192.0.2.7, dev: eth0, table: 254, metric: 50, realm: 3}
   dns: {servers: [192.0.2.53], search: [example.test]}
-  share: [/run/dbus, /tmp/exchange]  # its /run, /tmp, /var/tmp and /dev/shm are its own otherwise
+  share: [/run/dbus, /tmp/exchange]  # the host's; all else in /run, /tmp, /var/tmp, /dev/shm is its own
   services:
     - name: web
       command: [nginx, -g, daemon off;]
       restart: always          # or on-failure, never
-      private: [/var/lib/nginx]
+      private: [/var/lib/nginx]  # kept until it is destroyed
       after: [auth]            # started when these are ready, stopped before them
       ready: {tcp: 80, timeout: 30s}  # or notify: true (sd_notify), or command: […]
       stop: {signal: TERM, timeout: 10s}

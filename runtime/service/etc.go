@@ -12,11 +12,10 @@ type etcFile struct {
 	source *os.File
 }
 
-// hosts is the text of the virtual server's /etc/hosts. Its own name has the
-// address that Debian gives it (Debian Reference 5.1.1) and not those of its
-// interfaces: they come and go while the init lives, and programs read the file
-// whenever they like, but some only once. 127.0.1.1 is always there, and who
-// serves all addresses is reached by it.
+// hosts is the text of the virtual server's /etc/hosts. Its name has the address
+// that Debian gives a host's (Debian Reference, 5.1.1), not those of the
+// interfaces: these change while the init lives, and many programs read the file
+// once. 127.0.1.1 is always there, and leads to all that listen on any address.
 func (c Config) hosts() string {
 	return "# made by vsrun\n" +
 		"127.0.0.1 localhost\n" +

@@ -2,11 +2,12 @@ package service
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -183,8 +184,17 @@ func TestClear(t *testing.T) {
 			}
 			result <- err
 		}()
-		eventually(t, "the init has begun", func() bool { pid, _ := holder(w.cfg.LogDir); return pid != 0 })
-		<-time.After(50 * time.Millisecond) // and waits for the lock
+		eventually(t, "the init waits for the lock", func() bool {
+			pid, _ := holder(w.cfg.LogDir)
+			fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+			open := 0
+			for _, fd := range fds {
+				if to, _ := os.Readlink(fd); to == dir {
+					open++
+				}
+			}
+			return open == 2 // one of them is to be locked
+		})
 		return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755))
 	})
 	if err != nil {
