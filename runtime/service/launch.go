@@ -2,7 +2,6 @@ package service
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -293,5 +292,3 @@ func bounded(names []string) ([]capability.Cap, error) {
 	}
 	return caps, nil
 }
-
-var errNoWord = errors.New("it ended before it was started")
