@@ -139,6 +139,9 @@ func (e *InvalidError) Unwrap() []error {
 // replace stores what should be, makes it so, and goes back to old (nil:
 // nothing) when it cannot.
 func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualServer) error {
+	if err := r.checkShare(vs); err != nil {
+		return err
+	}
 	_, kept := os.Lstat(r.keepDir(vs.ID))
 	if err := r.Store.claim(ctx, vs, r.MachineID); err != nil {
 		return err
@@ -315,7 +318,7 @@ func (r *Runtime) plan(h *plumbing.Handle, vs VirtualServer) (plumbing.Plan, err
 // Plan is what would be done to make the kernel match vs, without doing it. It
 // refuses what claiming the addresses would.
 func (r *Runtime) Plan(vs VirtualServer) (plumbing.Plan, error) {
-	if err := r.Store.free(vs, r.MachineID); err != nil {
+	if err := errors.Join(r.checkShare(vs), r.Store.free(vs, r.MachineID)); err != nil {
 		return nil, err
 	}
 	h, err := plumbing.Open(r.place(vs.ID))

@@ -76,7 +76,7 @@ func (r *Runtime) tell(ctx context.Context, ns *nsutil.Namespace, vs VirtualServ
 	if now.Config.Same(r.config(vs)) {
 		return set(ctx, c, vs)
 	}
-	// What an init has told programs about name and DNS they keep.
+	// What an init has told programs about name, DNS and shares they keep.
 	if _, err := c.Shutdown(ctx, StopTimeout); err != nil {
 		return fmt.Errorf("cannot restart the init of %s: %w", vs, err)
 	}
@@ -168,7 +168,17 @@ func (r *Runtime) config(vs VirtualServer) service.Config {
 		PrivateDir: filepath.Join(r.keepDir(vs.ID), "private"),
 		Hide:       []string{r.RunDir, r.StateDir},
 		DNS:        vs.DNS,
+		Share:      vs.Share,
 	}
+}
+
+// checkShare refuses to share what is vsrun's own. An init does, too, but there is
+// none before the first service.
+func (r *Runtime) checkShare(vs VirtualServer) error {
+	if err := r.config(vs).CheckShare(); err != nil {
+		return &plumbing.Refusal{Err: err, Cure: "take it out of share"}
+	}
+	return nil
 }
 
 // start starts the init, or takes the one that a killed vsrun has started

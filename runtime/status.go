@@ -163,7 +163,7 @@ func (r *Runtime) lookAtServices(ctx context.Context, ns *nsutil.Namespace, vs V
 	case err != nil:
 		return err
 	case !vs.Disabled && !have.Config.Same(r.config(vs)):
-		s.Drift = append(s.Drift, "restart the init: name or dns changed")
+		s.Drift = append(s.Drift, "restart the init: name, dns or share changed")
 	}
 	s.Services = append(s.Services, have.Services...)
 	s.addServices(vs.Services, service.Stopped)

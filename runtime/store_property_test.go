@@ -90,6 +90,7 @@ func drawVirtualServer(t *rapid.T) VirtualServer {
 			Servers: some(t, "servers", rapid.SampledFrom([]netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("fe80::53%eth0")}), 3),
 			Search:  some(t, "search", label, 3),
 		},
+		Share: some(t, "share", rapid.SampledFrom([]string{"/run/dbus", "/tmp/a b", "/dev/shm/\x01", "/var/tmp/ß"}), 1),
 	}
 	free := []string{"192.0.2.8/24", "198.51.100.8/31", "203.0.113.8/32", "2001:db8::8/64", "2001:db8:1::8/128"}
 	for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"eth0", "lan", "ß.1_", "no", "8", "~"}), 0, 3, rapid.ID).Draw(t, "interfaces") {

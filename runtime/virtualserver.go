@@ -18,6 +18,7 @@ type VirtualServer struct {
 	Disabled         bool   `json:"disabled,omitempty" yaml:"disabled,omitempty"` // kept, but not on the network
 	plumbing.Network `yaml:",inline"`
 	DNS              service.DNS       `json:"dns,omitzero" yaml:"dns,omitempty"`
+	Share            []string          `json:"share,omitempty" yaml:"share,omitempty"` // paths of the host's below its own /run, /tmp, … (see service.Config)
 	Services         []service.Service `json:"services,omitempty" yaml:"services,omitempty"`
 	Resources        service.Resources `json:"resources,omitzero" yaml:"resources,omitempty"` // of all its processes together
 }
@@ -63,6 +64,9 @@ func (vs VirtualServer) Validate() []Problem {
 		list = append(list, Problem{Path: "name", Err: err})
 	}
 	list = append(list, vs.Network.Validate()...)
+	for _, p := range service.ValidateShare(vs.Share) {
+		list = append(list, Problem{Path: p.Path, Err: fmt.Errorf("share %w", p.Err)})
+	}
 	for _, p := range service.Validate(vs.Services) {
 		field := p.Path[strings.LastIndexByte(p.Path, '.')+1:]
 		list = append(list, Problem{Path: p.Path, Err: fmt.Errorf("%s %w", field, p.Err)})

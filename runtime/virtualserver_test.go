@@ -75,8 +75,12 @@ func TestValidate(t *testing.T) {
 		{"domains", VirtualServer{ID: 8, DNS: service.DNS{Search: []string{"example.test", "a", "_tcp.example.test.", "a..b", "", ".", "a b", "-a", strings.Repeat("a.", 127)}}},
 			"dns.search[3]: \"a..b\" is not a domain\ndns.search[4]: \"\" is not a domain\ndns.search[5]: \".\" is not a domain\n" +
 				"dns.search[6]: \"a b\" is not a domain\ndns.search[7]: \"-a\" is not a domain\ndns.search[8]: \"" + strings.Repeat("a.", 127) + "\" is not a domain"},
+		{"shares", VirtualServer{ID: 8, Share: []string{"/run/dbus", "/etc/hosts", "/run", "/run/dbus"}},
+			"share[1]: share \"/etc/hosts\" is seen anyway: only what is below /run, /tmp, /var/tmp or /dev/shm has to be shared\n" +
+				"share[2]: share \"/run\" is too much: a share is a path below /run, /tmp, /var/tmp or /dev/shm\n" +
+				"share[3]: share \"/run/dbus\" is there twice"},
 		{"all at once", VirtualServer{
-			ID: -1, Name: "a b",
+			ID: -1, Name: "a b", Share: []string{"a"},
 			Network:  plumbing.Network{Interfaces: []plumbing.Interface{{Name: "lo", Port: "eth1"}}, Routes: []plumbing.Route{{}}},
 			DNS:      service.DNS{Search: []string{"a b"}},
 			Services: []service.Service{{Name: "init"}},
@@ -84,6 +88,7 @@ func TestValidate(t *testing.T) {
 name: name "a b" is not a host name: letters, digits and hyphens, at most 63
 interfaces[0].name: interface name "lo" is taken by the kernel
 routes[0].to: a route has no destination
+share[0]: share "a" is not an absolute path
 services[0].name: name "init" is the name of the virtual server's own init
 services[0].command: command is missing
 dns.search[0]: "a b" is not a domain`},

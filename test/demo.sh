@@ -43,15 +43,13 @@ host() {
 	mount --make-rprivate /
 	mount -t proc proc /proc
 	mount -t tmpfs tmpfs /run
+	mount -t tmpfs tmpfs /srv # virtual servers see it, which have a /run and /tmp of their own
 	mount -t sysfs sysfs /sys
-	mkdir -p /run/netns /run/demo
+	mkdir -p /run/netns /srv/demo
 	mount --bind /run/netns /run/netns
 	mount --make-shared /run/netns
-	# Samba asks for its host's own name, and waits long for an answer.
-	printf '127.0.0.1 localhost demo\n192.0.2.8 finance\n192.0.2.9 sales\n' >/run/demo/hosts
-	mount --bind /run/demo/hosts /etc/hosts
 	hostname demo
-	export PATH=$bin:$PATH VSRUN_STATE_DIR=/run/demo/state
+	export PATH=$bin:$PATH VSRUN_STATE_DIR=/srv/demo/state
 	ip link set lo up
 	ip netns add client
 	ip link add eth1 type veth peer name eth0 netns client
@@ -66,31 +64,31 @@ host() {
 data() {
 	local vs
 	for vs in vs8 vs9; do
-		mkdir -p /run/demo/$vs/files /run/demo/$vs/nginx /run/demo/$vs/samba
-		chmod 755 /run/demo/$vs
-		head -c 1000000 /dev/urandom >/run/demo/$vs/files/report
-		cat >/run/demo/$vs/nginx.conf <<-END
+		mkdir -p /srv/demo/$vs/files /srv/demo/$vs/nginx /srv/demo/$vs/samba
+		chmod 755 /srv/demo/$vs
+		head -c 1000000 /dev/urandom >/srv/demo/$vs/files/report
+		cat >/srv/demo/$vs/nginx.conf <<-END
 			user root;
 			worker_processes 1;
 			error_log stderr;
-			pid /run/demo/$vs/nginx/pid;
+			pid /srv/demo/$vs/nginx/pid;
 			events {}
 			http {
 			    access_log off;
-			    client_body_temp_path /run/demo/$vs/nginx/body;
-			    proxy_temp_path /run/demo/$vs/nginx/proxy;
-			    fastcgi_temp_path /run/demo/$vs/nginx/fastcgi;
-			    uwsgi_temp_path /run/demo/$vs/nginx/uwsgi;
-			    scgi_temp_path /run/demo/$vs/nginx/scgi;
+			    client_body_temp_path /srv/demo/$vs/nginx/body;
+			    proxy_temp_path /srv/demo/$vs/nginx/proxy;
+			    fastcgi_temp_path /srv/demo/$vs/nginx/fastcgi;
+			    uwsgi_temp_path /srv/demo/$vs/nginx/uwsgi;
+			    scgi_temp_path /srv/demo/$vs/nginx/scgi;
 			    server {
 			        listen 80;
 			        listen [::]:80;
-			        root /run/demo/$vs/files;
+			        root /srv/demo/$vs/files;
 			    }
 			}
 		END
 	done
-	cat >/run/demo/vs9/smb.conf <<-END
+	cat >/srv/demo/vs9/smb.conf <<-END
 		[global]
 		    server role = standalone server
 		    map to guest = bad user
@@ -99,19 +97,19 @@ data() {
 		    smb ports = 445
 		    load printers = no
 		    disable spoolss = yes
-		    log file = /run/demo/vs9/samba/log
-		    pid directory = /run/demo/vs9/samba
-		    lock directory = /run/demo/vs9/samba
-		    state directory = /run/demo/vs9/samba
-		    cache directory = /run/demo/vs9/samba
-		    private dir = /run/demo/vs9/samba
-		    ncalrpc dir = /run/demo/vs9/samba/ncalrpc
+		    log file = /srv/demo/vs9/samba/log
+		    pid directory = /srv/demo/vs9/samba
+		    lock directory = /srv/demo/vs9/samba
+		    state directory = /srv/demo/vs9/samba
+		    cache directory = /srv/demo/vs9/samba
+		    private dir = /srv/demo/vs9/samba
+		    ncalrpc dir = /srv/demo/vs9/samba/ncalrpc
 		[files]
-		    path = /run/demo/vs9/files
+		    path = /srv/demo/vs9/files
 		    guest ok = yes
 		    read only = yes
 	END
-	cat >/run/demo/sales.yaml <<-END
+	cat >/srv/demo/sales.yaml <<-END
 		id: 9
 		name: sales
 		interfaces:
@@ -121,15 +119,15 @@ data() {
 		    gateways: [192.0.2.1]
 		services:
 		  - name: web
-		    command: [nginx, -c, /run/demo/vs9/nginx.conf, -g, daemon off;]
+		    command: [nginx, -c, /srv/demo/vs9/nginx.conf, -g, daemon off;]
 		    capabilities: [nginx]
 		    ready: {tcp: 80}
 	END
 	# A user namespace with one user has nobody for Samba's guests to be.
 	if [ "$samba" = yes ]; then
-		cat >>/run/demo/sales.yaml <<-END
+		cat >>/srv/demo/sales.yaml <<-END
 			  - name: smbd
-			    command: [smbd, --foreground, --no-process-group, -s, /run/demo/vs9/smb.conf]
+			    command: [smbd, --foreground, --no-process-group, -s, /srv/demo/vs9/smb.conf]
 			    capabilities: [samba]
 			    ready: {tcp: 445}
 		END
@@ -139,28 +137,28 @@ data() {
 # same compares what the client got with what the server has.
 same() {
 	cmp -s "$1" "$2" || fail "$1 and $2 differ"
-	(cd /run/demo && sha256sum "${1#/run/demo/}" "${2#/run/demo/}")
+	(cd /srv/demo && sha256sum "${1#/srv/demo/}" "${2#/srv/demo/}")
 }
 
 create() {
 	say 'One virtual server by flags, with nginx in it:'
 	show vsrun create 8 --name finance --port eth1 --address 192.0.2.8/24 --address 2001:db8::8/64 --gateway 192.0.2.1
-	show vsrun service add 8 web --capability nginx --ready-tcp 80 -- nginx -c /run/demo/vs8/nginx.conf -g 'daemon off;'
+	show vsrun service add 8 web --capability nginx --ready-tcp 80 -- nginx -c /srv/demo/vs8/nginx.conf -g 'daemon off;'
 	say 'Another by a document:'
-	show cat /run/demo/sales.yaml
-	show vsrun create -f /run/demo/sales.yaml
+	show cat /srv/demo/sales.yaml
+	show vsrun create -f /srv/demo/sales.yaml
 }
 
 client() {
 	say 'The client reads a file from each, on the same port of two addresses:'
 	local in='ip netns exec client'
-	show $in curl -sS -o /run/demo/from-8 http://192.0.2.8/report
-	show $in curl -sS -o /run/demo/from-9 'http://[2001:db8::9]/report'
-	same /run/demo/vs8/files/report /run/demo/from-8
-	same /run/demo/vs9/files/report /run/demo/from-9
+	show $in curl -sS -o /srv/demo/from-8 http://192.0.2.8/report
+	show $in curl -sS -o /srv/demo/from-9 'http://[2001:db8::9]/report'
+	same /srv/demo/vs8/files/report /srv/demo/from-8
+	same /srv/demo/vs9/files/report /srv/demo/from-9
 	if [ "$samba" = yes ]; then
-		show $in smbclient -N //192.0.2.9/files -c 'get report /run/demo/from-9-by-smb'
-		same /run/demo/vs9/files/report /run/demo/from-9-by-smb
+		show $in smbclient -N //192.0.2.9/files -c 'get report /srv/demo/from-9-by-smb'
+		same /srv/demo/vs9/files/report /srv/demo/from-9-by-smb
 	else
 		echo 'Samba is left out: it needs root (its guests are another user).'
 	fi
@@ -173,18 +171,18 @@ look() {
 	show vsrun exec 9 -- ss -tlnp
 	show vsrun stats
 	say 'The same counters through ipmd, for Prometheus:'
-	ipmd 2>/run/demo/ipmd.log &
+	ipmd 2>/srv/demo/ipmd.log &
 	daemon=$!
 	local tries=0
 	until [ -S /run/vsrun/ipmd.sock ]; do
 		tries=$((tries + 1))
-		[ $tries -lt 100 ] || fail "ipmd does not start: $(cat /run/demo/ipmd.log)"
+		[ $tries -lt 100 ] || fail "ipmd does not start: $(cat /srv/demo/ipmd.log)"
 		sleep 0.1
 	done
-	curl -sS --unix-socket /run/vsrun/ipmd.sock http://ipmd/metrics >/run/demo/metrics
-	show grep -E 'bytes_total|netstat_Tcp_(In|Out)Segs' /run/demo/metrics
+	curl -sS --unix-socket /run/vsrun/ipmd.sock http://ipmd/metrics >/srv/demo/metrics
+	show grep -E 'bytes_total|netstat_Tcp_(In|Out)Segs' /srv/demo/metrics
 	kill $daemon
-	wait $daemon || fail "ipmd ended badly: $(cat /run/demo/ipmd.log)"
+	wait $daemon || fail "ipmd ended badly: $(cat /srv/demo/ipmd.log)"
 }
 
 keep() {
@@ -199,15 +197,15 @@ left() {
 	ip netns list | sort
 	ip -brief link | cut -d ' ' -f 1 | sort
 	cut -d ' ' -f 4,5,9 /proc/self/mountinfo | sort
-	find /run/vsrun /run/demo/state ! -type d ! -name lock 2>/dev/null || true
+	find /run/vsrun /srv/demo/state ! -type d ! -name lock 2>/dev/null || true
 	find /proc -maxdepth 1 -name '[0-9]*' -exec cat {}/comm \; 2>/dev/null | grep -vxE 'bash|demo.sh|find|cat|grep|sort|ip|cut' | sort || true
 }
 
 clean() {
 	say 'Gone, without a trace:'
 	show vsrun destroy --all
-	left >/run/demo/after
-	diff /run/demo/before /run/demo/after || fail 'something is left'
+	left >/srv/demo/after
+	diff /srv/demo/before /srv/demo/after || fail 'something is left'
 	echo 'no namespace, interface, mount, process or file is left'
 }
 
@@ -216,7 +214,7 @@ inside() {
 	grep -q 4294967295 /proc/self/uid_map || samba=no sudo=
 	host
 	data
-	left >/run/demo/before
+	left >/srv/demo/before
 	create
 	client
 	look

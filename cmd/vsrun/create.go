@@ -16,6 +16,7 @@ import (
 func (a *app) createCommand() *cobra.Command {
 	var iface interfaceFlags
 	var name, file string
+	var share []string
 	var disabled, dryRun, noProbe bool
 	c := &cobra.Command{
 		Use:   "create ID",
@@ -40,11 +41,12 @@ A document (-f) is YAML or JSON:
   routes:
     - {to: 198.51.100.0/24, via: 192.0.2.7, dev: eth0, table: 254, metric: 50, realm: 3}
   dns: {servers: [192.0.2.53], search: [example.test]}
+  share: [/run/dbus, /tmp/exchange]  # the host's; all else in /run, /tmp, /var/tmp, /dev/shm is its own
   services:
     - name: web
       command: [nginx, -g, daemon off;]
       restart: always          # or on-failure, never
-      private: [/var/lib/nginx]
+      private: [/var/lib/nginx]  # kept until it is destroyed
       after: [auth]            # started when these are ready, stopped before them
       ready: {tcp: 80, timeout: 30s}  # or notify: true (sd_notify), or command: […]
       stop: {signal: TERM, timeout: 10s}
@@ -65,11 +67,16 @@ A document (-f) is YAML or JSON:
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --gateway 192.0.2.1
   vsrun create 8 --port eth1 --vlan 10 --address 192.0.2.8/24 --gateway 192.0.2.1
   vsrun create 8 -f finance.yaml
+  vsrun create 8 --share /run/dbus --share /tmp/exchange
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --dry-run`,
 		Args: arguments(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			vs, err := a.newServer(args, name, file, &iface)
 			if err != nil {
+				return err
+			}
+			vs.Share = append(vs.Share, share...)
+			if err := valid(vs); err != nil {
 				return err
 			}
 			vs.Disabled = vs.Disabled || disabled
@@ -80,6 +87,7 @@ A document (-f) is YAML or JSON:
 	flags := c.Flags()
 	flags.StringVar(&name, "name", "", "a name beside the number, also the host name inside")
 	flags.StringVarP(&file, "file", "f", "", "read it from a YAML or JSON document; - is standard input")
+	flags.StringArrayVar(&share, "share", nil, "a file, socket or directory below the host's /run, /tmp, /var/tmp or /dev/shm that it sees; repeatable")
 	flags.BoolVar(&disabled, "disabled", false, "create it, but do not enable it")
 	flags.BoolVar(&dryRun, "dry-run", false, "print what would be done to the network, as lines for a root shell")
 	flags.BoolVar(&noProbe, "no-probe", false, "do not ask the segment whether the addresses are free")
@@ -123,7 +131,7 @@ func (a *app) newServer(args []string, name, file string, iface *interfaceFlags)
 		return vs, err
 	}
 	vs.Interfaces, vs.Routes = append(vs.Interfaces, interfaces...), append(vs.Routes, routes...)
-	return vs, valid(vs)
+	return vs, nil
 }
 
 // valid reports everything that is wrong with what the command line describes.

@@ -18,9 +18,13 @@ import (
 // the host's at target. Held open, source stays within reach when another bind
 // covers the path it was opened at.
 type bind struct {
-	target string
+	target string // without symlinks
 	source *os.File
+	tree   bool // with what is mounted in it
 }
+
+// self is the open file by a name that mount(2) takes.
+func self(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 
 // holds asks the kernel whether the bind is there. It can go away: when the
 // host replaces or removes what a mount covers, by rename(2) or rmdir(2), the
@@ -39,10 +43,9 @@ func (b bind) mount() error {
 	if b.holds() {
 		return nil
 	}
-	source := fmt.Sprintf("/proc/self/fd/%d", b.source.Fd())
 	var err error
 	for range 10 {
-		err = unix.Mount(source, b.target, "", unix.MS_BIND, "")
+		err = b.try()
 		if !errors.Is(err, unix.ENOENT) {
 			break
 		}
@@ -60,49 +63,91 @@ func (b bind) mount() error {
 	return nil
 }
 
+// try follows no symlink: the target has none, unless somebody in the virtual
+// server has made one to have this mounted elsewhere.
+func (b bind) try() error {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
+	fd, err := unix.Openat2(unix.AT_FDCWD, b.target, &how)
+	if err != nil {
+		return err
+	}
+	target := os.NewFile(uintptr(fd), b.target)
+	defer target.Close()
+	flags := uintptr(unix.MS_BIND)
+	if b.tree {
+		flags |= unix.MS_REC
+	}
+	return unix.Mount(self(b.source), self(target), "", flags, "")
+}
+
 func (b bind) unmount() {
 	if b.holds() {
 		unix.Unmount(b.target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	}
 }
 
-// bindResolvConf gives the virtual server a resolv.conf of its own, written
-// into scratch. It keeps its name there: a removed file cannot be mounted again.
-func bindResolvConf(dns DNS, scratch string) (bind, error) {
-	target, err := filepath.EvalSymlinks("/etc/resolv.conf")
-	if err != nil {
-		return bind{}, missing("/etc/resolv.conf", "create it, an empty file will do", err)
-	}
-	name := filepath.Join(scratch, "resolv.conf")
-	if err := os.WriteFile(name, []byte(dns.resolvConf()), 0o644); err != nil {
-		return bind{}, err
-	}
-	source, err := os.Open(name)
-	if err != nil {
-		return bind{}, err
-	}
-	b := bind{target, source}
-	return b, b.mount()
-}
-
-// missing explains that the host lacks what a bind is to cover.
-func missing(path, cure string, err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s does not exist on this host: %s", path, cure)
-	}
-	return err
-}
-
 // mounts are the binds of a virtual server: those of its own, which last as long
 // as it does, and the private directories of its services.
 type mounts struct {
-	keep  *os.Root // where dir is
-	dir   string   // Config.PrivateDir
-	root  *os.Root // of it
-	own   []bind
-	paths []string // private now, sorted
-	binds []bind   // of the paths, parents first
-	sick  string   // what heal complained of last
+	keep    *os.Root // where dir is
+	dir     string   // Config.PrivateDir
+	root    *os.Root // of it
+	places  []place  // parents first
+	shares  []bind   // until they are mounted
+	nothing *os.File // an empty directory
+	own     []bind   // in the order in which they were mounted
+	etc     []etcFile
+	paths   []string // private now, sorted
+	binds   []bind   // of the paths, parents first
+	sick    string   // what heal complained of last
+}
+
+// furnish makes what the virtual server has for itself, and looks up what it is
+// to see of the host. Nothing is covered yet.
+func (m *mounts) furnish(c Config) error {
+	r, err := newRoom(c.NetnsDir)
+	if err != nil {
+		return err
+	}
+	nothing, err := r.mkdir("nothing")
+	if err != nil {
+		return err
+	}
+	if m.nothing, err = os.Open(nothing); err != nil {
+		return err
+	}
+	if err := m.makePlaces(r); err != nil {
+		return err
+	}
+	if err := m.openShares(c); err != nil {
+		return err
+	}
+	if err := m.writeEtc(r, c); err != nil {
+		return err
+	}
+	return r.seal()
+}
+
+// settle puts all that furnish has made in its place. The order matters: what is
+// to be hidden may be in what is covered, and what is shown is on top.
+func (m *mounts) settle(c Config) error {
+	for _, step := range []func() error{
+		m.cover, func() error { return m.hide(append([]string{c.NetnsDir}, c.Hide...)) }, m.showShares, m.showEtc,
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add mounts a bind that lasts as long as the virtual server.
+func (m *mounts) add(b bind) error {
+	if err := b.mount(); err != nil {
+		return err
+	}
+	m.own = append(m.own, b)
+	return nil
 }
 
 // use makes exactly the directories at paths private, or changes nothing and
@@ -144,10 +189,11 @@ func (m *mounts) apply(paths []string) error {
 func (m *mounts) heal() error {
 	var errs []error
 	for _, b := range m.own {
-		if !m.covers(b.target) {
+		if !m.isPrivate(b.target) {
 			errs = append(errs, b.mount())
 		}
 	}
+	errs = append(errs, m.showEtc())
 	for _, b := range m.binds {
 		errs = append(errs, b.mount())
 	}
@@ -162,23 +208,15 @@ func (m *mounts) heal() error {
 	return err
 }
 
-// covers reports whether the path is in a private directory, and so is nothing
+// isPrivate reports whether the path is in a private directory, and so is nothing
 // of the host's.
-func (m *mounts) covers(path string) bool {
+func (m *mounts) isPrivate(path string) bool {
 	return slices.ContainsFunc(m.binds, func(b bind) bool { return within(path, b.target) })
 }
 
-// hide covers directories, each with the read-only one at cover.
-func (m *mounts) hide(dirs []string, cover string) error {
-	cover, err := filepath.EvalSymlinks(cover)
-	if err != nil {
-		return err
-	}
-	source, err := os.Open(cover)
-	if err != nil {
-		return err
-	}
-	hidden := []string{cover}
+// hide covers directories, each with an empty one that is read-only.
+func (m *mounts) hide(dirs []string) error {
+	var hidden []string
 	for _, dir := range slices.Sorted(slices.Values(dirs)) { // parents first
 		target, err := filepath.EvalSymlinks(dir)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -190,11 +228,10 @@ func (m *mounts) hide(dirs []string, cover string) error {
 		if slices.ContainsFunc(hidden, func(h string) bool { return within(target, h) }) {
 			continue
 		}
-		b := bind{target, source}
-		if err := b.mount(); err != nil {
+		if err := m.add(bind{target: target, source: m.nothing}); err != nil {
 			return err
 		}
-		hidden, m.own = append(hidden, target), append(m.own, b)
+		hidden = append(hidden, target)
 	}
 	return nil
 }
@@ -204,23 +241,39 @@ func (m *mounts) hide(dirs []string, cover string) error {
 func (m *mounts) find(paths []string) ([]bind, error) {
 	var binds []bind
 	for i, path := range paths {
-		target, err := filepath.EvalSymlinks(path)
 		inPrivate := slices.ContainsFunc(paths[:i], func(dir string) bool { return within(path, dir) })
-		if errors.Is(err, fs.ErrNotExist) && inPrivate {
-			target, err = path, nil // what private directories hold is nobody's but ours to make
-		}
+		target, err := m.locate(path, inPrivate)
 		if err != nil {
 			closeAll(binds)
-			return nil, missing(path, "create it", err)
+			return nil, err
 		}
 		source, err := m.open(target)
 		if err != nil {
 			closeAll(binds)
 			return nil, fmt.Errorf("cannot make a private %s: %w", path, err)
 		}
-		binds = append(binds, bind{target, source})
+		binds = append(binds, bind{target: target, source: source})
 	}
 	return binds, nil
+}
+
+// locate is where the private directory of that path is to be mounted. What
+// private directories hold, and those in memory, is nobody's but ours to make.
+func (m *mounts) locate(path string, inPrivate bool) (string, error) {
+	target, err := resolve(path)
+	switch {
+	case err != nil:
+	case m.place(target) != nil: // there, too, when a private directory that covers it goes
+		err = m.point(target, true)
+	case !inPrivate:
+		if _, err := os.Lstat(target); err != nil {
+			return "", missing(path, "create it", err)
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot make a private %s: %w", path, err)
+	}
+	return target, nil
 }
 
 func closeAll(binds []bind) {

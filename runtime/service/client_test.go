@@ -269,15 +269,13 @@ func askRole() error {
 }
 
 func TestPeers(t *testing.T) {
-	v := up(t)
+	v := plan(t)
+	v.socket = v.dir + "/init.sock" // where it can be seen
+	v.begin()
 	if fi, err := os.Stat(v.socket); err != nil || fi.Mode().Perm() != 0o600 {
 		t.Errorf("the socket: %v, %v", fi.Mode(), err)
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, code := v.run("env", roleVar+"=ask", "SOCKET="+v.socket, exe)
+	got, code := v.run("env", roleVar+"=ask", "SOCKET="+v.socket, binary)
 	if want := "a virtual server's own processes may not command it\n"; !strings.HasPrefix(got, want) || code != 0 {
 		t.Errorf("from inside: %q, %d", got, code)
 	}

@@ -20,6 +20,12 @@ type Config struct {
 	LogDir   string `json:"logDir"`             // made when absent; a file for each service and one for the init
 	DNS      DNS    `json:"dns,omitzero"`       // zero: the host's resolv.conf
 
+	// Share are files, sockets and directories below /run, /tmp, /var/tmp and
+	// /dev/shm that the virtual server sees though it has these directories for
+	// itself. They must exist when the init starts. A file is the one that was
+	// there then; a directory shows what becomes of it.
+	Share []string `json:"share,omitempty"`
+
 	// PrivateDir is where private directories are kept, each under the path it
 	// has inside. It is made when the first one is needed.
 	PrivateDir string `json:"privateDir"`
@@ -30,11 +36,11 @@ type Config struct {
 	Hide []string `json:"hide,omitempty"`
 }
 
-// Same reports whether both give a virtual server the same name and DNS. The
-// other fields say where things are, and an init goes on that has been told
+// Same reports whether both give a virtual server the same name, DNS and shares.
+// The other fields say where things are, and an init goes on that has been told
 // otherwise.
 func (c Config) Same(o Config) bool {
-	return c.hostname() == o.hostname() &&
+	return c.hostname() == o.hostname() && slices.Equal(c.Share, o.Share) &&
 		slices.Equal(c.DNS.Servers, o.DNS.Servers) && slices.Equal(c.DNS.Search, o.DNS.Search)
 }
 
@@ -93,7 +99,7 @@ func (c Config) Validate() []Problem {
 		bad := s == "" || strings.ContainsAny(s, " \t\r\n\x00")
 		add(fmt.Sprintf("dns.search[%d]", i), bad, fmt.Sprintf("%q is no domain", s))
 	}
-	return problems
+	return append(problems, ValidateShare(c.Share)...)
 }
 
 // boot is what the starter writes into the init's configuration pipe.

@@ -6,11 +6,15 @@
 // [Dial] and the [Client] they return. Both ends share the types [Service] and
 // [Status] and a unix socket.
 //
+// A virtual server sees the host's files, but has /run, /tmp, /var/tmp and
+// /dev/shm (save for what [Config] shares), its names and its services' private
+// directories for itself.
+//
 // It does not make or configure the network namespace (packages nsutil and
 // plumbing do), keeps no desired state on disk (package runtime does, and hands
-// the whole list to [Client.Set]), does not limit what a service may do, and
-// does not find processes that left their service's process group; those live
-// until the virtual server ends.
+// the whole list to [Client.Set]), does not limit the memory that is used in
+// these directories, and does not find processes that left their service's
+// process group; those live until the virtual server ends.
 //
 // It needs Linux 5.8 (statx(2) of mounts, setns(2) with a pidfd).
 //

@@ -45,7 +45,7 @@ func TestExec(t *testing.T) {
 
 func TestExecNotStarted(t *testing.T) {
 	v := up(t)
-	plain := filepath.Join(filepath.Dir(v.socket), "plain")
+	plain := filepath.Join(v.dir, "plain")
 	write(t, plain, "")
 	garbage := plain + ".exe"
 	write(t, garbage, "\x7fgarbage")
@@ -75,9 +75,12 @@ func TestExecNotStarted(t *testing.T) {
 
 // The program is looked up where it will run.
 func TestExecLooksInside(t *testing.T) {
-	dir := t.TempDir()
 	v := plan(t)
 	v.begin()
+	dir := v.dir + "/bin"
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	private := Service{Name: "a", Command: []string{"sleep", "1000"}, Private: []string{dir}}
 	if err := v.Set(t.Context(), []Service{private}); err != nil {
 		t.Fatal(err)
@@ -110,7 +113,7 @@ func TestExecLooksInside(t *testing.T) {
 
 func TestExecSignals(t *testing.T) {
 	v := up(t)
-	started := filepath.Join(filepath.Dir(v.socket), "started")
+	started := filepath.Join(v.dir, "started")
 	type result struct {
 		code int
 		err  error

@@ -2,25 +2,28 @@ package service
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// The room of /run/v is that of all virtual servers of these tests: sockets,
-// logs and private directories.
+// The directory /srv/v is that of all virtual servers of these tests: logs and
+// private directories, and here a socket.
 func TestHide(t *testing.T) {
-	const dir = "/run/hide-private"
+	const dir = "/srv/hide-private"
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	other := up(t)
+	other := plan(t)
+	other.socket = other.dir + "/init.sock"
+	other.begin()
 	v := plan(t)
-	v.cfg.Hide = []string{"/run/v", "/run/v/1", "/run/absent", "/run/netns"}
+	v.cfg.Hide = []string{"/srv/v", "/srv/v/1", "/srv/absent", "/run/netns"}
 	v.cfg.DNS = DNS{Servers: []netip.Addr{netip.MustParseAddr("192.0.2.53")}}
 	v.begin()
 	private := sh("a", "echo .; exec sleep 1000")
@@ -28,12 +31,12 @@ func TestHide(t *testing.T) {
 	if err := v.Set(t.Context(), []Service{private}); err != nil {
 		t.Fatal(err)
 	}
-	hidden := func() bool { return !strings.Contains(v.output("find /run/v"), "init") }
+	hidden := func() bool { return !strings.Contains(v.output("find /srv/v"), "init") }
 	if !hidden() {
-		t.Errorf("inside: %s", v.output("find /run/v"))
+		t.Errorf("inside: %s", v.output("find /srv/v"))
 	}
-	if _, code := v.run("touch", "/run/v/x"); code == 0 {
-		t.Error("/run/v can be written")
+	if _, code := v.run("touch", "/srv/v/x"); code == 0 {
+		t.Error("/srv/v can be written")
 	}
 	if _, code := v.run("test", "-e", other.socket); code == 0 {
 		t.Error("another's socket is there")
@@ -49,15 +52,15 @@ func TestHide(t *testing.T) {
 	}
 	waitForLog(v, "a", ".\n.\n")
 	// Uncovered by whom it may concern, or by the host, it is covered again.
-	v.run("umount", "/run/v")
+	v.run("umount", "/srv/v")
 	eventually(t, "it is hidden again", hidden)
 	// A private directory may cover it, too.
-	private.Private = []string{"/run"}
+	private.Private = []string{"/srv"}
 	if err := v.Set(t.Context(), []Service{private}); err != nil {
 		t.Fatal(err)
 	}
-	if _, code := v.run("test", "-e", "/run/v"); code == 0 {
-		t.Error("a private /run holds the host's")
+	if _, code := v.run("test", "-e", "/srv/v"); code == 0 {
+		t.Error("a private /srv holds the host's")
 	}
 	if err := v.Set(t.Context(), nil); err != nil {
 		t.Fatal(err)
@@ -70,11 +73,9 @@ func TestHide(t *testing.T) {
 
 // Root in a virtual server has no say in another one, whatever it sees.
 func TestForeignPeer(t *testing.T) {
-	v, other := up(t), up(t)
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	v, other := up(t), plan(t)
+	other.socket = other.dir + "/init.sock"
+	other.begin()
 	conn, err := connect(other.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +84,7 @@ func TestForeignPeer(t *testing.T) {
 	if home, err := peerNamespace(conn); home == 0 {
 		t.Skipf("SKIP: another virtual server's request: this kernel does not tell where it comes from (Linux 6.11 does): %v", err)
 	}
-	got, code := v.run("env", roleVar+"=ask", "SOCKET="+other.socket, exe)
+	got, code := v.run("env", roleVar+"=ask", "SOCKET="+other.socket, binary)
 	if want := "only processes of the host may command a virtual server\n"; got != want || code != 0 {
 		t.Errorf("from another virtual server: %q, %d", got, code)
 	}
@@ -183,8 +184,17 @@ func TestClear(t *testing.T) {
 			}
 			result <- err
 		}()
-		eventually(t, "the init has begun", func() bool { pid, _ := holder(w.cfg.LogDir); return pid != 0 })
-		<-time.After(50 * time.Millisecond) // and waits for the lock
+		eventually(t, "the init waits for the lock", func() bool {
+			pid, _ := holder(w.cfg.LogDir)
+			fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+			open := 0
+			for _, fd := range fds {
+				if to, _ := os.Readlink(fd); to == dir {
+					open++
+				}
+			}
+			return open == 2 // one of them is to be locked
+		})
 		return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755))
 	})
 	if err != nil {

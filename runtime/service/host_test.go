@@ -31,6 +31,7 @@ var roles = map[string]func() error{
 	"listen":  listenRole,
 	"notify":  notifyRole,
 	"escape":  escapeRole,
+	"reach":   reachRole,
 }
 
 func TestMain(m *testing.M) {
@@ -98,7 +99,9 @@ func runHost() error {
 	}{
 		{"", "/", "", unix.MS_PRIVATE | unix.MS_REC},
 		{"tmpfs", "/run", "tmpfs", 0},
+		{"tmpfs", "/srv", "tmpfs", 0}, // what virtual servers see of the tests
 		{"tmpfs", "/etc", "tmpfs", 0},
+		{"tmpfs", "/var", "tmpfs", 0},
 		{"proc", "/proc", "proc", mountFlags},
 		{"tmpfs", "/sys/fs/cgroup", "tmpfs", 0},     // the machine's: what has cgroups is tested in throw-away hosts
 		{"", "/", "", unix.MS_SHARED | unix.MS_REC}, // as systemd leaves a host
@@ -107,14 +110,29 @@ func runHost() error {
 			return fmt.Errorf("cannot make the host's %s: %w", m.target, err)
 		}
 	}
-	if err := os.MkdirAll("/run/resolver", 0o755); err != nil {
-		return err
+	for _, dir := range []string{"/run/resolver", "/var/tmp"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
 	}
-	if err := os.WriteFile("/run/resolver/resolv.conf", []byte("# the host's\n"), 0o644); err != nil {
-		return err
+	for name, text := range map[string]string{
+		"/run/resolver/resolv.conf": hostsText, "/etc/hosts": hostsText, "/etc/hostname": hostsText, binary: "",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			return err
+		}
 	}
-	if err := os.Symlink("../run/resolver/resolv.conf", "/etc/resolv.conf"); err != nil {
-		return err
+	for name, to := range map[string]string{"/etc/resolv.conf": "../run/resolver/resolv.conf", "/var/run": "/run"} {
+		if err := os.Symlink(to, name); err != nil {
+			return err
+		}
+	}
+	self, err := os.Executable()
+	if err == nil {
+		err = unix.Mount(self, binary, "", unix.MS_BIND, "")
+	}
+	if err != nil {
+		return fmt.Errorf("cannot show the test binary inside: %w", err)
 	}
 	cmd := again("tests", os.Args[1:]...)
 	if err := cmd.Start(); err != nil {
@@ -136,12 +154,19 @@ func runHost() error {
 	}
 }
 
+// hostsText is what the host's own files of /etc hold.
+const hostsText = "# the host's\n"
+
+// binary is the test binary by a name that is there inside, too.
+const binary = "/srv/test-binary"
+
 // A virtual is a virtual server under test.
 type virtual struct {
 	*Client
 	t      *testing.T
 	ns     *nsutil.Namespace
 	name   string // where the namespace is published
+	dir    string // of its own, which it sees
 	cfg    Config
 	socket string
 }
@@ -152,8 +177,8 @@ var numbers atomic.Int32
 func plan(t *testing.T) *virtual {
 	t.Helper()
 	id := int(numbers.Add(1))
-	dir := fmt.Sprintf("/run/v/%d", id)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	run, dir := fmt.Sprintf("/run/v/%d", id), fmt.Sprintf("/srv/v/%d", id)
+	if err := errors.Join(os.MkdirAll(run, 0o755), os.MkdirAll(dir, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	ns, err := nsutil.New()
@@ -161,7 +186,7 @@ func plan(t *testing.T) *virtual {
 		t.Fatal(err)
 	}
 	v := &virtual{
-		t: t, ns: ns, name: fmt.Sprintf("/run/netns/vs%d", id), socket: dir + "/init.sock",
+		t: t, ns: ns, name: fmt.Sprintf("/run/netns/vs%d", id), dir: dir, socket: run + "/init.sock",
 		cfg: Config{ID: id, NetnsDir: "/run/netns", LogDir: dir + "/log", PrivateDir: dir + "/private"},
 	}
 	if err := ns.Publish(v.name); err != nil {

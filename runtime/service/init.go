@@ -100,7 +100,7 @@ func (s *supervisor) appear(b boot, answer io.Writer) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(s.mounts.hide(b.Config.Hide, b.Config.NetnsDir), listenForNotes(s.notes))
+	err = errors.Join(s.mounts.settle(b.Config), listenForNotes(s.notes))
 	if err == nil {
 		// A starter that died meanwhile may be followed by one that has looked
 		// for an init, found none that listened, and goes by that.
@@ -184,14 +184,7 @@ func prepare(b boot) (*supervisor, error) {
 	if err := unix.Sethostname([]byte(c.hostname())); err != nil {
 		return nil, fmt.Errorf("cannot set the host name %s: %w", c.hostname(), err)
 	}
-	if !c.DNS.isZero() {
-		b, err := bindResolvConf(c.DNS, c.NetnsDir)
-		if err != nil {
-			return nil, err
-		}
-		s.mounts.own = append(s.mounts.own, b)
-	}
-	if err := seal(c.NetnsDir); err != nil {
+	if err := s.mounts.furnish(c); err != nil {
 		return nil, err
 	}
 	return s, watchMounts(s.shifts)

@@ -121,7 +121,7 @@ func hideNamespaces(dir string) error {
 			}
 		}
 	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", mountFlags, "size=64k,nr_inodes=16,mode=755"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", mountFlags, "size=64k,nr_inodes=32,mode=755"); err != nil {
 		return fmt.Errorf("cannot cover %s: %w", dir, err)
 	}
 	return nil
@@ -134,15 +134,6 @@ func mountPoints(dir string) ([]string, error) {
 	}
 	defer f.Close()
 	return mountsWithin(f, dir)
-}
-
-// seal makes the cover of hideNamespaces read-only, once nothing more is to be
-// written there.
-func seal(dir string) error {
-	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|mountFlags, ""); err != nil {
-		return fmt.Errorf("cannot make %s read-only: %w", dir, err)
-	}
-	return nil
 }
 
 // mountsWithin reads a /proc/PID/mountinfo: the mount points that are dir or

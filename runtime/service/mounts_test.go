@@ -51,22 +51,41 @@ func TestDNS(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "it is its own again", func() bool { return v.output("cat /etc/resolv.conf") == want })
-	// A host without one.
-	if err := os.Rename(real, real+".away"); err != nil {
+}
+
+// Where /etc/resolv.conf is a file, it is replaced in its place, and without it
+// there is nothing to replace.
+func TestDNSWithoutSymlink(t *testing.T) {
+	const path, away = "/etc/resolv.conf", "/etc/resolv.conf.away"
+	if err := os.Rename(path, away); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Rename(real+".away", real)
-	w := plan(t)
-	w.cfg.DNS = v.cfg.DNS
-	_, err := Start(t.Context(), w.ns, "/proc/self/exe", w.socket, w.cfg)
+	defer os.Rename(away, path)
+	dns := DNS{Servers: []netip.Addr{netip.MustParseAddr("192.0.2.53")}}
+	v := plan(t)
+	v.cfg.DNS = dns
+	_, err := Start(t.Context(), v.ns, "/proc/self/exe", v.socket, v.cfg)
 	if err == nil || err.Error() != "/etc/resolv.conf does not exist on this host: create it, an empty file will do" {
 		t.Errorf("without one: %v", err)
+	}
+	write(t, path, hostsText)
+	plain := up(t)
+	v.begin()
+	for range 2 {
+		eventually(t, "both have what they should", func() bool {
+			return v.output("cat "+path) == strings.TrimSpace(dns.resolvConf()) &&
+				plain.output("cat "+path) == strings.TrimSpace(read(t, path))
+		})
+		write(t, path+".new", "# a new one of the host's\n")
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
 func TestPrivate(t *testing.T) {
 	ctx := t.Context()
-	const dir = "/run/daemon"
+	const dir = "/srv/daemon"
 	if err := os.MkdirAll(dir+"/sub", 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -78,9 +97,9 @@ func TestPrivate(t *testing.T) {
 	private := sh("a", "exec sleep 1000")
 	private.Private = []string{dir}
 	missing := sh("b", "exec sleep 1000")
-	missing.Private = []string{"/run/absent"}
+	missing.Private = []string{"/srv/absent"}
 	err := v.Set(ctx, []Service{private, missing})
-	if err == nil || err.Error() != "/run/absent does not exist on this host: create it" {
+	if err == nil || err.Error() != "/srv/absent does not exist on this host: create it" {
 		t.Errorf("missing: %v", err)
 	}
 	if list, _ := v.Status(ctx); len(list) != 0 {
@@ -123,13 +142,13 @@ func TestPrivate(t *testing.T) {
 // those that hold the logs and the private directories themselves.
 func TestPrivateNested(t *testing.T) {
 	ctx := t.Context()
-	if err := os.MkdirAll("/run/outer/inner", 0o755); err != nil {
+	if err := os.MkdirAll("/srv/outer/inner", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("outer", "/run/alias"); err != nil {
+	if err := os.Symlink("outer", "/srv/alias"); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Remove("/run/alias")
+	defer os.Remove("/srv/alias")
 	service := func(private ...string) []Service {
 		s := sh("a", "echo .; exec sleep 1000")
 		s.Private = private
@@ -137,13 +156,13 @@ func TestPrivateNested(t *testing.T) {
 	}
 	v := up(t)
 	for i, private := range [][]string{
-		{"/run/outer/inner"},
-		{"/run/outer", "/run/outer/inner"},
-		{"/run/outer/inner/new", "/run/outer"},
-		{"/run/alias", "/run/outer"},
-		{"/run/outer/inner"},
-		{"/run"}, // the logs' and the private directories' own
-		{"/run/outer"},
+		{"/srv/outer/inner"},
+		{"/srv/outer", "/srv/outer/inner"},
+		{"/srv/outer/inner/new", "/srv/outer"},
+		{"/srv/alias", "/srv/outer"},
+		{"/srv/outer/inner"},
+		{"/srv"}, // the logs' and the private directories' own
+		{"/srv/outer"},
 	} {
 		if err := v.Set(ctx, service(private...)); err != nil {
 			t.Fatalf("%q: %v", private, err)
@@ -226,5 +245,53 @@ func TestCoveredProcAndSys(t *testing.T) {
 		case n.Error == "" && (n.Sys == 0) != (c.cover == "/sys/kernel"):
 			t.Errorf("%q covered: %d entries in /sys", c.cover, n.Sys)
 		}
+	}
+}
+
+// Below the directories in memory, private ones need not be there: it is the
+// virtual server that makes them, and keeps what is in them.
+func TestPrivateInMemory(t *testing.T) {
+	ctx := t.Context()
+	service := func(private ...string) []Service {
+		s := sh("a", "exec sleep 1000")
+		s.Private = private
+		return []Service{s}
+	}
+	v := plan(t)
+	v.begin()
+	for _, private := range [][]string{
+		{"/run/new/deep", "/var/run/other", "/var/tmp/x"},
+		{"/run", "/dev/shm"},
+		{"/run/new"}, // which is there in the private /run
+		{"/tmp/x/y", "/run/new", "/run/new/deep/er"},
+		{"/run/new/deep", "/var/run/other", "/var/tmp/x"},
+	} {
+		if err := v.Set(ctx, service(private...)); err != nil {
+			t.Fatalf("%q: %v", private, err)
+		}
+		for _, dir := range private {
+			v.output("echo kept >>" + dir + "/own")
+			at := strings.Replace(dir, "/var/run", "/run", 1)
+			if got := read(t, v.cfg.PrivateDir+at+"/own"); !strings.HasPrefix(got, "kept\n") {
+				t.Errorf("%q: %s holds %q", private, dir, got)
+			}
+		}
+	}
+	v.output("echo lost >/run/lost")
+	if err := v.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	v.begin()
+	if err := v.Set(ctx, service("/run/new/deep", "/run/other")); err != nil {
+		t.Fatal(err)
+	}
+	if got := v.output("cat /run/new/deep/own /run/other/own; ls /run"); got != "kept\nkept\nkept\nkept\nnew\nother\nresolver" {
+		t.Errorf("after the init's end: %q", got)
+	}
+	// A file is in the way.
+	v.output("echo >/run/file")
+	err := v.Set(ctx, service("/run/file/dir"))
+	if err == nil || !strings.Contains(err.Error(), "/run/file/dir") {
+		t.Errorf("below a file: %v", err)
 	}
 }

@@ -19,7 +19,8 @@ type Service struct {
 	// Restart says what happens when the program ends by itself.
 	Restart Restart `json:"restart,omitempty" yaml:"restart,omitempty"`
 	// Private are directories that the virtual server has for itself, instead
-	// of the host's. They must exist on the host.
+	// of the host's, and keeps when it is disabled. They must exist on the host,
+	// except below those that are in memory (see Config.Share).
 	Private []string `json:"private,omitempty" yaml:"private,omitempty"`
 	// After are services of the same virtual server that have to be ready before
 	// this one is started. It is stopped before they are.

@@ -44,7 +44,7 @@ func TestStartAndRestart(t *testing.T) {
 
 func TestServiceEnvironment(t *testing.T) {
 	v := plan(t)
-	out := filepath.Join(filepath.Dir(v.socket), "out")
+	out := filepath.Join(v.dir, "out")
 	v.begin()
 	script := fmt.Sprintf(`{ env | sort; pwd; umask; cut -d" " -f6 /proc/$$/stat; } >%s.new; mv %[1]s.new %[1]s; exec sleep 1000`, out)
 	if err := v.Set(t.Context(), []Service{sh("a", script)}); err != nil {
@@ -64,7 +64,7 @@ func TestServiceEnvironment(t *testing.T) {
 
 func TestBackoff(t *testing.T) {
 	v := plan(t)
-	times := filepath.Join(filepath.Dir(v.socket), "times")
+	times := filepath.Join(v.dir, "times")
 	v.begin()
 	if err := v.Set(t.Context(), []Service{sh("a", "date +%s%N >>"+times+"; exit 3")}); err != nil {
 		t.Fatal(err)
@@ -263,7 +263,7 @@ func waitForLog(v *virtual, name, text string) {
 func TestMissingProgram(t *testing.T) {
 	v := plan(t)
 	v.begin()
-	script := filepath.Join(filepath.Dir(v.socket), "script")
+	script := filepath.Join(v.dir, "script")
 	write(t, script, "not executable")
 	err := v.Set(t.Context(), []Service{
 		{Name: "web", Command: []string{"no-such-nginx"}},
@@ -325,7 +325,7 @@ func TestByHand(t *testing.T) {
 
 func TestShutdown(t *testing.T) {
 	v := plan(t)
-	order := filepath.Join(filepath.Dir(v.socket), "order")
+	order := filepath.Join(v.dir, "order")
 	v.begin()
 	polite := func(name string) Service {
 		return sh(name, fmt.Sprintf(`trap "echo %s >>%s; exit" TERM; echo ready; while :; do sleep 0.01; done`, name, order))

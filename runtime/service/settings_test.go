@@ -236,16 +236,16 @@ var escapes = map[string]func() error{
 		_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_ATTACH, 1, 0, 0, 0, 0)
 		return errno
 	},
-	"write into another's file": func() error { return os.WriteFile("/run/escape/others", nil, 0) },
+	"write into another's file": func() error { return os.WriteFile("/srv/escape/others", nil, 0) },
 }
 
 func TestEscapes(t *testing.T) {
 	v := plan(t)
-	if err := os.MkdirAll("/run/escape", 0o755); err != nil {
+	if err := os.MkdirAll("/srv/escape", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	write(t, "/run/escape/others", "theirs")
-	if err := os.Chmod("/run/escape/others", 0o400); err != nil { // for root without DAC_OVERRIDE, as for anybody
+	write(t, "/srv/escape/others", "theirs")
+	if err := os.Chmod("/srv/escape/others", 0o400); err != nil { // for root without DAC_OVERRIDE, as for anybody
 		t.Fatal(err)
 	}
 	v.begin()

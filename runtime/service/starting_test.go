@@ -13,12 +13,8 @@ import (
 // role is a service that is this test binary in another role.
 func role(t *testing.T, name, role string, args ...string) Service {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	return Service{
-		Name: name, Command: append([]string{self}, args...), Restart: RestartNever,
+		Name: name, Command: append([]string{binary}, args...), Restart: RestartNever,
 		Settings: Settings{Environment: map[string]string{roleVar: role}},
 	}
 }
@@ -34,7 +30,7 @@ func listenRole() error {
 		return err
 	}
 	defer l.Close()
-	time.Sleep(time.Hour)
+	<-time.After(time.Hour)
 	return nil
 }
 
@@ -48,7 +44,7 @@ func notifyRole() error {
 	if _, err := conn.Write([]byte("STATUS=here\nREADY=1\n")); err != nil {
 		return err
 	}
-	time.Sleep(time.Hour)
+	<-time.After(time.Hour)
 	return nil
 }
 
@@ -56,7 +52,7 @@ func notifyRole() error {
 // is started then.
 func TestReady(t *testing.T) {
 	v := plan(t)
-	sign := filepath.Join(filepath.Dir(v.socket), "sign")
+	sign := filepath.Join(v.dir, "sign")
 	v.begin()
 	if _, code := v.run("ip", "link", "set", "lo", "up"); code != 0 {
 		t.Fatal("there is no loopback")
@@ -134,7 +130,7 @@ func TestNotifiedByAnother(t *testing.T) {
 // need it have ended.
 func TestOrder(t *testing.T) {
 	v := plan(t)
-	out := filepath.Join(filepath.Dir(v.socket), "out")
+	out := filepath.Join(v.dir, "out")
 	v.begin()
 	talker := func(name string, after ...string) Service {
 		s := sh(name, fmt.Sprintf(`trap 'sleep 0.1; echo stop %s >>%s; exit' TERM; echo start %[1]s >>%[2]s; echo >%[2]s.%[1]s; while :; do sleep 0.01; done`, name, out))
@@ -156,7 +152,7 @@ func TestOrder(t *testing.T) {
 
 func TestStopAndReload(t *testing.T) {
 	v := plan(t)
-	out := filepath.Join(filepath.Dir(v.socket), "out")
+	out := filepath.Join(v.dir, "out")
 	v.begin()
 	s := sh("a", fmt.Sprintf(`trap 'echo usr >>%s; exit' USR1; trap 'echo hup >>%[1]s' HUP; trap '' TERM; echo up >>%[1]s; while :; do sleep 0.01; done`, out))
 	s.Stop, s.Reload = Stop{Signal: "USR1"}, "HUP"

@@ -178,7 +178,7 @@ func TestChangedNameAndDNS(t *testing.T) {
 	}
 	s.must(t, s.VsrunIn(document("name: before\n"), "create", "-f", "-"))
 	after := document("name: after\ndns: {servers: [192.0.2.53]}\n")
-	if r := s.VsrunIn(after, "diff", "-f", "-"); r.Code != 1 || !strings.Contains(r.Stdout, "restart the init: name or dns changed") {
+	if r := s.VsrunIn(after, "diff", "-f", "-"); r.Code != 1 || !strings.Contains(r.Stdout, "restart the init: name, dns or share changed") {
 		t.Error(r)
 	}
 	s.must(t, s.VsrunIn(after, "apply", "-f", "-"))
@@ -284,22 +284,40 @@ func TestExecPassesSignals(t *testing.T) {
 	}
 }
 
-// A virtual server sees neither the sockets nor the records of any.
+// A virtual server sees neither the sockets nor the records of any, wherever they
+// are kept.
 func TestHostsRoomsAreHidden(t *testing.T) {
-	s := &site{Host: bareHost(t)}
+	t.Run("below /run and /tmp", func(t *testing.T) { roomsAreHidden(t, &site{Host: bareHost(t)}, "") })
+	t.Run("elsewhere", func(t *testing.T) {
+		s := &site{Host: bareHost(t)}
+		dir := s.Dir(t)
+		for name, path := range map[string]*string{
+			"VSRUN_STATE_DIR": &s.StateDir, "VSRUN_RUN_DIR": &s.RunDir, "VSRUN_NETNS_DIR": &s.NetnsDir,
+		} {
+			*path = filepath.Join(dir, name)
+			t.Setenv(name, *path)
+		}
+		roomsAreHidden(t, s, "%s\n")
+		s.Run(t, "umount", s.NetnsDir) // publishing has made it a mount, which stays
+	})
+}
+
+// roomsAreHidden: find shows of each of vsrun's directories what is given.
+func roomsAreHidden(t *testing.T, s *site, shown string) {
 	for _, id := range []string{"8", "9"} {
 		s.MustVsrun(t, "create", id)
-		add(t, s, id, "talk", []string{"sh", "-c", "echo out; exec sleep 100000"}, "--private", "/var/tmp")
+		add(t, s, id, "talk", []string{"sh", "-c", "echo out; exec sleep 100000"}, "--private", "/var/cache")
 	}
 	for _, dir := range []string{s.RunDir, s.StateDir, s.NetnsDir} {
-		if got := s.MustVsrun(t, "exec", "8", "--", "find", dir); got != dir+"\n" {
-			t.Errorf("inside there is %s", got)
+		if r := s.Vsrun("exec", "8", "--", "find", dir); r.Stdout != strings.ReplaceAll(shown, "%s", dir) {
+			t.Errorf("inside there is %v", r)
 		}
 	}
-	s.MustVsrun(t, "exec", "8", "--", "sh", "-c", "echo secret >/var/tmp/own")
-	if r := s.Vsrun("exec", "9", "--", "ls", "-A", "/var/tmp"); r.Stdout != "" {
+	s.MustVsrun(t, "exec", "8", "--", "sh", "-c", "echo secret >/var/cache/own")
+	if r := s.Vsrun("exec", "9", "--", "ls", "-A", "/var/cache"); r.Stdout != "" {
 		t.Error(r)
 	}
 	s.MustVsrun(t, "service", "restart", "8", "talk")
 	soon(t, func() error { return contains(s.MustVsrun(t, "logs", "8", "talk"), "out\nout\n") })
+	s.MustVsrun(t, "destroy", "--all")
 }

@@ -54,7 +54,7 @@ func stalled(t *testing.T, s *site, ns, addr string) net.Conn {
 // free when destroy returns.
 func TestDestroyIsFinal(t *testing.T) {
 	s := newSite(t)
-	share, web := nginx(t)
+	share, web := nginx(t, s)
 	if err := os.WriteFile(filepath.Join(share.dir, "big"), make([]byte, 30<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -23,15 +23,9 @@ type share struct {
 	conf string // the server's configuration
 }
 
-func newShare(t *testing.T) share {
+func newShare(t *testing.T, s *site) share {
 	t.Helper()
-	dir := t.TempDir()
-	// Samba's guests, another user, come by here.
-	for up := dir; strings.HasPrefix(up, filepath.Clean(os.TempDir())+"/"); up = filepath.Dir(up) {
-		if err := os.Chmod(up, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := s.Dir(t)
 	report := make([]byte, 1_000_000)
 	rand.Read(report)
 	if err := os.WriteFile(filepath.Join(dir, "report"), report, 0o644); err != nil {
@@ -48,10 +42,10 @@ func (s share) write(t *testing.T, text string) {
 }
 
 // nginx is a share and the command that serves it on port 80.
-func nginx(t *testing.T) (share, []string) {
+func nginx(t *testing.T, at *site) (share, []string) {
 	t.Helper()
 	lab.Require(t, "nginx", "curl")
-	s := newShare(t)
+	s := newShare(t, at)
 	s.write(t, `user root;
 worker_processes 1;
 error_log stderr;
@@ -75,10 +69,10 @@ http {
 }
 
 // samba is a share and the command that serves it on port 445, read-only.
-func samba(t *testing.T) (share, []string) {
+func samba(t *testing.T, at *site) (share, []string) {
 	t.Helper()
 	lab.Require(t, "samba")
-	s := newShare(t)
+	s := newShare(t, at)
 	s.write(t, `[global]
     server role = standalone server
     map to guest = bad user
@@ -145,7 +139,7 @@ func TestNginxInTwoServers(t *testing.T) {
 	shares := map[string]share{}
 	for _, id := range []string{"8", "9"} {
 		s.MustVsrun(t, "create", id, "--no-probe", "--port", "eth1", "--address", "192.0.2."+id+"/24", "--address", "2001:db8::"+id+"/64")
-		share, command := nginx(t)
+		share, command := nginx(t, s)
 		add(t, s, id, "web", command, "--capability", "nginx")
 		shares[id] = share
 	}
@@ -196,7 +190,7 @@ func contains(text, what string) error {
 func TestSambaGuestShare(t *testing.T) {
 	lab.NeedRoot(t, "Samba's guests are another user")
 	s := newSite(t)
-	share, command := samba(t)
+	share, command := samba(t, s)
 	s.MustVsrun(t, "create", "8", "--no-probe", "--port", "eth1", "--address", "192.0.2.8/24")
 	add(t, s, "8", "smbd", command, "--capability", "samba")
 	get := func() {
@@ -392,7 +386,7 @@ func TestDocumentOrder(t *testing.T) {
 	s := &site{Host: bareHost(t)}
 	var b strings.Builder
 	b.WriteString("id: 8\nservices:\n")
-	log := filepath.Join(t.TempDir(), "log")
+	log := filepath.Join(s.Dir(t), "log")
 	for k := range 5 {
 		fmt.Fprintf(&b, "  - name: s%d\n    restart: never\n    command: [sh, -c, 'trap \"echo stop %d >>%s; exit\" TERM; echo start %d >>%[3]s; while :; do sleep 0.01; done']\n", k, k, log, k)
 	}

@@ -13,6 +13,8 @@ const (
 	// labDir is the lab's own room in the host's /run.
 	labDir   = "/run/lab"
 	netnsDir = "/run/netns"
+	// seenDir is the host's, and virtual servers see it.
+	seenDir = "/srv"
 )
 
 // furnish makes the new namespaces a host: mounts of its own, a name, loopback.
@@ -51,6 +53,7 @@ func furnishMounts() error {
 		{"proc", "/proc", "proc", plain | unix.MS_NOEXEC, ""},
 		{"sysfs", "/sys", "sysfs", plain | unix.MS_NOEXEC, ""},
 		{"tmpfs", "/run", "tmpfs", plain, "mode=755"},
+		{"tmpfs", seenDir, "tmpfs", plain, "mode=755"},
 		// As iproute2 makes it on first use; done here, it is there before
 		// and after a test alike (see ip/ipnetns.c, netns_add).
 		{source: netnsDir, target: netnsDir, flags: unix.MS_BIND},

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -43,6 +44,21 @@ func New(t testing.TB) *Host {
 	h.rights.add(h.origin)
 	t.Cleanup(h.close)
 	return h
+}
+
+// Dir makes a directory for the time of the test that virtual servers see, as
+// they do not see those of t.TempDir. Other users may go in.
+func (h *Host) Dir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(seenDir, "test")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // Keep names files and directories (patterns of path/filepath, a directory

@@ -1,0 +1,108 @@
+package service
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+)
+
+// A file of /etc is seen in place of the host's, wherever a symlink has that.
+type etcFile struct {
+	path   string
+	source *os.File
+}
+
+// hosts is the text of the virtual server's /etc/hosts. Its name has the address
+// that Debian gives a host's (Debian Reference, 5.1.1), not those of the
+// interfaces: these change while the init lives, and many programs read the file
+// once. 127.0.1.1 is always there, and leads to all that listen on any address.
+func (c Config) hosts() string {
+	return "# made by vsrun\n" +
+		"127.0.0.1 localhost\n" +
+		"::1 localhost ip6-localhost ip6-loopback\n" +
+		"127.0.1.1 " + c.hostname() + "\n"
+}
+
+// writeEtc writes the files of /etc that are the virtual server's own, as far as
+// the host has them: there is nothing to mount on otherwise.
+func (m *mounts) writeEtc(r room, c Config) error {
+	resolver, err := m.resolvConf(c.DNS)
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct{ name, text string }{
+		{"hosts", c.hosts()}, {"hostname", c.hostname() + "\n"}, {"resolv.conf", resolver},
+	} {
+		there, err := m.has("/etc/" + f.name)
+		if err != nil {
+			return err
+		}
+		if !there || f.text == "" {
+			continue
+		}
+		source, err := r.write(f.name, f.text)
+		if err != nil {
+			return err
+		}
+		m.etc = append(m.etc, etcFile{"/etc/" + f.name, source})
+	}
+	return nil
+}
+
+// resolvConf is the text of a resolv.conf of the virtual server's own: what dns
+// says, or what the host's says now if that is going out of sight, as it does
+// where it is a symlink into /run. "" when it sees the host's.
+func (m *mounts) resolvConf(dns DNS) (string, error) {
+	const path = "/etc/resolv.conf"
+	if !dns.isZero() {
+		there, err := m.has(path)
+		if err == nil && !there {
+			err = missing(path, "create it, an empty file will do", fs.ErrNotExist)
+		}
+		return dns.resolvConf(), err
+	}
+	target, err := resolve(path)
+	if err != nil || m.place(target) == nil {
+		return "", err
+	}
+	text, err := os.ReadFile(target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return string(text), err
+}
+
+// has reports whether a file can be mounted on: it is there, or it can be made.
+func (m *mounts) has(path string) (bool, error) {
+	target, err := resolve(path)
+	if err != nil {
+		return false, err
+	}
+	if m.place(target) != nil {
+		return true, nil
+	}
+	_, err = os.Lstat(target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// showEtc mounts them, and again where the host's have been replaced since.
+func (m *mounts) showEtc() error {
+	var errs []error
+	for _, f := range m.etc {
+		target, err := resolve(f.path)
+		if err == nil && m.isPrivate(target) {
+			continue
+		}
+		if err == nil {
+			err = m.point(target, false)
+		}
+		if err == nil {
+			err = bind{target: target, source: f.source}.mount()
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
