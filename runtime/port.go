@@ -487,7 +487,8 @@ func (r *Runtime) PortStatus(name string) (PortStatus, error) {
 	for _, name := range p.Members {
 		m := memberStatus(name, have)
 		s.Members = append(s.Members, m)
-		whole = whole && (m.State == "up" || m.State == "backup")
+		// In 802.3ad it is one that the other end has not taken into the aggregate.
+		whole = whole && (m.State == "up" || m.State == "backup" && p.Mode == plumbing.ActiveBackup)
 	}
 	if have.Device != nil {
 		s.MTU = have.Device.MTU
