@@ -36,8 +36,9 @@ run hostname vm
 echo 0123456789abcdef0123456789abcdef >/root/etc/machine-id
 run ip link set lo up
 
-# The shell stays, to reap orphans; without it the kernel would panic.
+# The shell stays, to reap orphans; without it the kernel would panic. What the
+# agent said last may still be on its way when it ends: the outside switches off.
 exec busybox switch_root /root /bin/sh -c '
-	/vm/agent
+	/vm/agent && sleep 60
 	echo o >/proc/sysrq-trigger
 	sleep 60'

@@ -90,9 +90,7 @@ func (m machine) run(disk *os.File, o options) result {
 			}
 		case ended:
 			r.status, r.failure = msg.Status, nil
-			if !o.shell { // which QEMU has to give the terminal back after
-				cancel(nil)
-			}
+			cancel(nil)
 		}
 	}
 	q.messages.Close()
@@ -133,6 +131,9 @@ func (m machine) start(ctx context.Context, disk *os.File, shell bool) (*qemu, e
 		cmd.Stdin, cmd.Stdout = os.Stdin, os.Stdout
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// It gives the terminal back before it ends.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
