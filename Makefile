@@ -2,6 +2,11 @@
 
 GO ?= go
 FUZZTIME ?= 10s
+# Those of the tests in virtual machines; see CONTRIBUTING.md.
+KERNELS ?= 6.1 6.12
+KERNEL ?= $(firstword $(KERNELS))
+PKG ?= ./plumbing
+RUN ?= .
 BENCHFLAGS ?=
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -14,24 +19,37 @@ TOOL := $(GO) tool -modfile=tools/go.mod
 export VSRUN_BIN := $(BIN)
 export CGO_ENABLED := 0
 
-.PHONY: help build test lint bench demo fuzz clean
-.PHONY: check-native check-as-user summary
+.PHONY: help build test test-vm test-vm-kernel vm-shell lint bench demo fuzz clean
+.PHONY: check-native check-as-user check-vm vm summary
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 build: ## the programs, into bin/
 	@$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' \
 		-o bin/ $(PROGRAMS:%=./cmd/%)
 	@echo "built $(PROGRAMS:%=bin/%), version $(VERSION)"
 
-test: lint build ## everything: lint, then all tests; as root once more as an ordinary user
+test: lint build ## everything: lint, then all tests here, as an ordinary user, and in virtual machines
 	@test/install
 	@rm -rf $(CACHE)/tests && mkdir -p $(CACHE)/tests
-	@status=0; lanes=native; \
-	if [ "$$(id -u)" = 0 ]; then lanes="native as-user"; fi; \
+	@status=0; lanes="native vm"; \
+	if [ "$$(id -u)" = 0 ]; then lanes="native as-user vm"; fi; \
 	for lane in $$lanes; do $(MAKE) --no-print-directory check-$$lane || status=1; done; \
 	$(MAKE) --no-print-directory summary; exit $$status
+
+test-vm: build ## tests on other kernels, in virtual machines: KERNELS="6.1 6.12"
+	@test/install vm
+	@rm -rf $(CACHE)/tests && mkdir -p $(CACHE)/tests
+	@$(MAKE) --no-print-directory check-vm; status=$$?; $(MAKE) --no-print-directory summary; exit $$status
+
+test-vm-kernel: build vm ## tests of PKG=./plumbing that match RUN=. on one KERNEL=6.1
+	@test/install vm
+	@VSRUN_REQUIRE=all,kind:all $(GO) test -count=1 -v -timeout 30m -exec '$(BIN)/vm -kernel $(KERNEL)' -run '$(RUN)' $(PKG)
+
+vm-shell: build vm ## a root shell on KERNEL=6.1, with the programs
+	@test/install vm
+	@bin/vm -kernel $(KERNEL) -shell
 
 lint: ## gofmt, go vet, staticcheck
 	@echo "== lint: gofmt, go vet, staticcheck"
@@ -50,17 +68,23 @@ endif
 check-native:
 	@echo "== tests as $$(id -un), in throw-away hosts"
 	@VSRUN_REQUIRE=$(REQUIRE) $(TOOL) gotestsum --format standard-quiet --format-hide-empty-pkg \
-		--jsonfile $(CACHE)/tests/native.json -- -count=1 ./...
+		--jsonfile $(CACHE)/tests/native.json -- -count=1 $$($(GO) list ./... | grep -v /test/vm$$)
 
 # The packages whose tests make namespaces; the others do not care who runs them.
 IN_HOSTS = $(GO) list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | \
-	sed -nE 's,^([^ ]*) .*/(test/lab|nsutil)[] ].*,\1,p'
+	sed -nE '/\/test\/vm /d; s,^([^ ]*) .*/(test/lab|nsutil)[] ].*,\1,p'
 
 check-as-user:
 	@echo "== tests as nobody, in user namespaces"
 	@packages=$$($(IN_HOSTS)); \
 	VSRUN_REQUIRE=all,-root,-cgroup2 $(TOOL) gotestsum --format standard-quiet \
 		--jsonfile $(CACHE)/tests/as-user.json --raw-command -- test/as-user $$packages
+
+check-vm: vm
+	@test/on-kernels $(KERNELS)
+
+vm:
+	@$(GO) build -o bin/vm ./test/vm
 
 # Counts test functions and subtests. One that began and never ended, because its
 # process died, has failed.
@@ -74,7 +98,7 @@ bench: build ## what creating, destroying and counting cost
 	@$(GO) test -run '^$$' -bench . $(BENCHFLAGS) ./plumbing ./test/bench
 
 demo: build ## two virtual servers on one port, seen from a client; KEEP=1 to stay in
-	@test/install
+	@test/install base web files
 	@test/demo.sh
 
 fuzz: ## each fuzz test for FUZZTIME (10s)

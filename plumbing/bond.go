@@ -181,12 +181,17 @@ func join(addrs []netip.Addr) string {
 func (b Bond) Validate() []Problem {
 	var list []Problem
 	p := problems{list: &list}
-	p.in("name").check(CheckIfname(b.Name))
-	if !slices.Contains(bondModes, string(b.Mode)) {
+	if b.Name == "" {
+		p.in("name").add("a port has no name")
+	} else {
+		p.in("name").check(CheckIfname(b.Name))
+	}
+	b.validateMembers(p)
+	if !slices.Contains(bondModes, string(b.Mode)) { // what else is wrong depends on it
 		p.in("mode").add("mode %q is unknown: it is %s", b.Mode, strings.Join(bondModes, ", "))
 		return list
 	}
-	b.validateMembers(p)
+	b.validatePrimary(p)
 	b.validateMonitor(p)
 	for _, o := range []struct{ field, name, value string }{
 		{"arpValidate", "arp_validate", b.ARPValidate},
@@ -211,6 +216,9 @@ func (b Bond) Validate() []Problem {
 	if b.MTU != 0 {
 		p.in("mtu").check(inRange("mtu", b.MTU, 68, 65535))
 	}
+	if b.FailOverMAC != "" && b.FailOverMAC != "none" && !b.MAC.IsZero() { // the kernel says yes, and leaves it
+		p.in("mac").add("with fail_over_mac %s the bond has its active member's MAC: leave one of them out", b.FailOverMAC)
+	}
 	return list
 }
 
@@ -230,6 +238,9 @@ func (b Bond) validateMembers(p problems) {
 			at.add("member %s is there twice", m)
 		}
 	}
+}
+
+func (b Bond) validatePrimary(p problems) {
 	switch {
 	case b.Primary == "":
 	case !slices.Contains(primaryModes, b.Mode):
@@ -273,8 +284,8 @@ func (b Bond) validateMonitor(p problems) {
 		p.in("arpTargets").add("ARP monitoring needs 1 to %d targets", maxTargets)
 	}
 	for k, a := range b.ARPTargets {
-		if !a.Is4() || a.IsUnspecified() || a.IsMulticast() {
-			p.item("arpTargets", k).add("%s cannot be a target: it is an IPv4 address", a)
+		if !a.Is4() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+			p.item("arpTargets", k).add("%s cannot be a target: it is a neighbour's IPv4 address", a)
 		}
 		if slices.Contains(b.ARPTargets[:k], a) {
 			p.item("arpTargets", k).add("target %s is there twice", a)
@@ -282,4 +293,4 @@ func (b Bond) validateMonitor(p problems) {
 	}
 }
 
-func (s setting) String() string { return fmt.Sprintf("%s %s", s.name, s.value) }
+func (s setting) String() string { return fmt.Sprintf("%s %s", s.name, or(s.value, "none")) }

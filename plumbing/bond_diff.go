@@ -3,6 +3,7 @@ package plumbing
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -10,7 +11,7 @@ import (
 // should be its members, read by [Handle.ObserveBond].
 type BondState struct {
 	Device  *Port // nil: it is not there
-	Idle    bool  // down, without members: as the kernel's module makes one when it is loaded
+	Idle    bool  // nobody's: as the kernel's module makes one when it is loaded
 	MAC     MAC
 	Options map[string]string // by iproute2's names
 	Active  string            // the member that carries all, in the modes that have one
@@ -23,8 +24,9 @@ type BondState struct {
 type Member struct {
 	Port
 	Enslaved bool         // to this bond
-	Own      []OwnAddress // the permanent ones
-	Routed   string       // a route that somebody made by it
+	MAC      MAC          // its own, whatever it has in the bond
+	Own      []OwnAddress // the permanent ones, in the order in which to add them
+	Routed   *Route       // one that somebody made by it
 	InUse    bool         // something sits on it
 	MII      string       // up, down: what the bond thinks of its link
 	Backup   bool         // it waits
@@ -46,6 +48,16 @@ type OwnAddress struct {
 	Label         string       `json:"label,omitempty"`
 	Scope         int          `json:"scope,omitempty"`         // rtnetlink(7)'s number
 	NoPrefixRoute bool         `json:"noPrefixRoute,omitempty"` // the kernel makes no connected route for it
+	NoDAD         bool         `json:"noDad,omitempty"`         // IPv6: nobody is asked whether it is free
+}
+
+// untouched tells whether the bond is as the kernel's module makes one: nobody has
+// said anything of it, and nobody uses it.
+func (s BondState) untouched() bool {
+	d := s.Device
+	return d != nil && d.Kind == "bond" && !d.Up && !d.Ours && d.Alias == "" && !s.InUse && len(d.Addresses) == 0 &&
+		s.Options["mode"] == string(BalanceRR) && s.Options["miimon"] == "0" &&
+		!slices.ContainsFunc(s.Members, func(m Member) bool { return m.Enslaved })
 }
 
 // Before is what has to be remembered of the members that want would add.
@@ -76,9 +88,9 @@ func (s BondState) member(name string) *Member {
 // Members that are not there are left out: a bond does with those it has. A device
 // leaves the bond only if it is in before, which says how it was.
 func DiffBond(want Bond, before map[string]Before, have BondState) (Plan, error) {
-	d := bondDiffer{want: want, have: have}
+	d := bondDiffer{want: want, have: have, before: before}
 	there := have.Device != nil && !have.Idle
-	if there && !have.Device.Ours {
+	if there && !have.Device.isOurBond() {
 		return nil, refuse("use it as it is, with --port "+want.Name+", or choose another name",
 			"%s is there already, and is not vsrun's", want.Name)
 	}
@@ -92,12 +104,15 @@ func DiffBond(want Bond, before map[string]Before, have BondState) (Plan, error)
 	if !there {
 		d.make()
 	} else {
-		d.change(before)
+		d.change()
 	}
 	d.enslave()
 	d.finish(there)
 	return d.plan, nil
 }
+
+// isOurBond: VLAN devices of ours have our group, too.
+func (p Port) isOurBond() bool { return p.Ours && p.Kind == "bond" }
 
 // check refuses a member that is in use: what it does would end.
 func (m Member) check() error {
@@ -109,8 +124,8 @@ func (m Member) check() error {
 	case m.InUse:
 		return refuse("see what sits on it: vsrun ls -o wide; ip -d link; bridge fdb show dev "+quote(m.Name),
 			"%s is in use: interfaces sit on it", m.Name)
-	case m.Routed != "":
-		return refuse("delete it first: ip route delete "+m.Routed+" dev "+quote(m.Name), "%s is in use: route %s leaves by it", m.Name, m.Routed)
+	case m.Routed != nil:
+		return refuse("delete it first: ip route delete "+m.Routed.words(), "%s is in use, by the route %s", m.Name, m.Routed)
 	}
 	return nil
 }
@@ -118,19 +133,22 @@ func (m Member) check() error {
 // A bondDiffer builds one plan.
 type bondDiffer struct {
 	want   Bond
+	before map[string]Before
 	have   BondState
-	out    []string // members that the plan takes out
-	remake bool     // the bond is to be down, and up again
+	remake bool // the bond is to be down, without members, and up again
 	plan   Plan
 }
 
 func (d *bondDiffer) add(s Step) { d.plan = append(d.plan, s) }
 
 func (d *bondDiffer) make() {
+	if d.have.Idle {
+		d.add(delDevice{"bond", d.want.Name})
+	}
 	settings := d.want.settings()
 	settings = slices.DeleteFunc(settings, func(s setting) bool { return s.name == "primary" })
 	d.add(addBond{d.want.Name, settings})
-	d.have.Device = &Port{Name: d.want.Name, MTU: 1500, Ours: true}
+	d.have.Device = &Port{Name: d.want.Name, Kind: "bond", MTU: 1500, Ours: true}
 	d.have.Options = map[string]string{}
 	for _, s := range settings {
 		d.have.Options[s.name] = s.value
@@ -144,21 +162,17 @@ func (d *bondDiffer) make() {
 	d.want.MTU = mtu
 }
 
-// change takes out what does not belong, and sets what differs.
-func (d *bondDiffer) change(before map[string]Before) {
-	for _, m := range slices.Backward(d.have.Members) {
-		was, ours := before[m.Name]
-		if m.Enslaved && ours && !slices.Contains(d.want.Members, m.Name) {
-			d.plan = append(d.plan, release(m.Name, d.want.Name, was)...)
-			d.out = append(d.out, m.Name)
-		}
-	}
+// change sets what differs, some of which takes a bond without members.
+func (d *bondDiffer) change() {
 	var set, was []setting
 	for _, s := range d.want.settings() {
-		if s.name == "primary" || d.have.Options[s.name] == s.value {
+		if s.name == "primary" || d.have.Options[s.name] == s.value && !d.scaled(s) {
 			continue
 		}
-		set, was = append(set, s), append(was, setting{s.name, d.have.Options[s.name]})
+		set = append(set, s)
+		if d.have.Options["miimon"] != "0" || !isDelay(s.name) { // delays of nothing are refused
+			was = append(was, setting{s.name, d.have.Options[s.name]})
+		}
 		d.remake = d.remake || optionNamed(s.name).idle
 	}
 	if len(set) == 0 {
@@ -166,7 +180,7 @@ func (d *bondDiffer) change(before map[string]Before) {
 	}
 	if d.remake {
 		for _, m := range slices.Backward(d.have.Members) {
-			if m.Enslaved && !slices.Contains(d.out, m.Name) {
+			if m.Enslaved {
 				d.add(setMaster{m.Name, "", d.want.Name})
 			}
 		}
@@ -177,6 +191,15 @@ func (d *bondDiffer) change(before map[string]Before) {
 	d.add(setBond{d.want.Name, set, was})
 }
 
+// scaled tells whether another miimon makes it something else: the kernel keeps the
+// delays as multiples of it, and shows 0 while there is none (bond_option_miimon_set).
+func (d *bondDiffer) scaled(s setting) bool {
+	have := d.have.Options["miimon"]
+	return isDelay(s.name) && have != strconv.Itoa(d.want.miimon()) && (s.value != "0" || have == "0")
+}
+
+func isDelay(option string) bool { return option == "updelay" || option == "downdelay" }
+
 // enslave adds the members that are missing. A member has no addresses of its own,
 // and is down when it becomes one.
 func (d *bondDiffer) enslave() {
@@ -185,7 +208,7 @@ func (d *bondDiffer) enslave() {
 	}
 	for _, m := range d.order() {
 		if m.Enslaved {
-			if d.remake && !slices.Contains(d.out, m.Name) {
+			if d.remake && !d.leaves(m) {
 				d.add(setMaster{m.Name, d.want.Name, ""})
 			}
 			continue
@@ -198,6 +221,36 @@ func (d *bondDiffer) enslave() {
 		}
 		d.add(setMaster{m.Name, d.want.Name, ""})
 	}
+}
+
+// leaves tells whether a member is to be given back, or has been in part.
+func (d *bondDiffer) leaves(m Member) bool {
+	_, ours := d.before[m.Name]
+	return ours && !slices.Contains(d.want.Members, m.Name)
+}
+
+// giveBack comes after the new members are in, so that the bond is never without.
+func (d *bondDiffer) giveBack() {
+	for _, m := range slices.Backward(d.have.Members) {
+		if d.leaves(m) {
+			d.plan = append(d.plan, m.release(d.want.Name, d.before[m.Name], !d.remake)...)
+		}
+	}
+}
+
+// mac is the MAC that the bond is to have; zero: the one it has. A member that is
+// given back takes its own along.
+func (d *bondDiffer) mac() MAC {
+	mac, taken := d.want.MAC, false
+	for _, m := range d.have.Members {
+		taken = taken || d.leaves(m) && m.MAC == d.have.MAC
+	}
+	for _, name := range slices.Backward(d.want.Members) {
+		if m := d.have.member(name); m != nil && taken && d.want.MAC.IsZero() {
+			mac = m.MAC
+		}
+	}
+	return mac
 }
 
 // order is the members as they are wanted, then those of the operator's.
@@ -221,9 +274,10 @@ func (d *bondDiffer) finish(there bool) {
 	if p := d.want.Primary; p != d.have.Options["primary"] && slices.Contains(primaryModes, d.want.Mode) && (p == "" || d.have.member(p) != nil) {
 		d.add(setBond{name, []setting{{"primary", p}}, []setting{{"primary", d.have.Options["primary"]}}})
 	}
-	if mac := d.want.MAC; !mac.IsZero() && (mac != d.have.MAC || d.remake) {
+	if mac := d.mac(); !mac.IsZero() && (mac != d.have.MAC || d.remake) {
 		d.add(setMAC{name, mac, d.have.MAC})
 	}
+	d.giveBack()
 	if !d.have.Device.Up || d.remake {
 		d.add(upLink{dev: name})
 	}
@@ -239,32 +293,45 @@ const portMark = "vsrun:port"
 // RemoveBond is the plan that takes a bond of ours away and gives its members
 // back as they were.
 func RemoveBond(name string, before map[string]Before, have BondState) (Plan, error) {
+	there := have.Device != nil && !have.Idle
 	switch {
-	case have.Device == nil || have.Idle && !have.Device.Ours:
-		return nil, nil
-	case !have.Device.Ours:
-		return nil, refuse("", "%s is not vsrun's: it is left alone", name)
+	case !there:
+	case !have.Device.isOurBond():
+		return nil, refuse("rename it, and try again: ip link set "+quote(name)+" name NEW", "%s is not vsrun's: it is left alone", name)
 	case have.InUse:
 		return nil, refuse("see what sits on it: vsrun ls -o wide; ip -d link show", "%s is in use: interfaces sit on it", name)
 	}
 	var plan Plan
 	for _, m := range slices.Backward(have.Members) {
-		if m.Enslaved {
-			plan = append(plan, release(m.Name, name, before[m.Name])...)
-		}
+		plan = append(plan, m.release(name, before[m.Name], true)...)
 	}
-	return append(plan, delDevice{"bond", name}), nil
+	if there {
+		plan = append(plan, delDevice{"bond", name})
+	}
+	return plan, nil
 }
 
-// release takes a member out of a bond. The kernel gives it its MAC and MTU back,
-// and leaves it down.
-func release(member, bond string, was Before) Plan {
-	plan := Plan{setMaster{member, "", bond}}
-	if was.Up {
-		plan = append(plan, upLink{dev: member})
+// release gives a member back as it was, if it is still in: the kernel gives it
+// its MAC and MTU back, and leaves it down. A crash may have left it half-way, or
+// somebody have taken it out.
+func (m Member) release(bond string, was Before, in bool) Plan {
+	var plan Plan
+	switch {
+	case m.Enslaved:
+		if in {
+			plan = Plan{setMaster{m.Name, "", bond}}
+		}
+		m.Up, m.Own = false, nil
+	case m.Master != "": // another's by now
+		return nil
+	}
+	if was.Up && !m.Up {
+		plan = append(plan, upLink{dev: m.Name})
 	}
 	for _, a := range was.Addresses {
-		plan = append(plan, addOwnAddress{member, a})
+		if !slices.Contains(m.Own, a) {
+			plan = append(plan, addOwnAddress{m.Name, a})
+		}
 	}
 	return plan
 }

@@ -28,9 +28,10 @@ func Diff(place Place, want Network, have State) (Plan, error) {
 	if err := checkForeignLinks(place, want, have); err != nil {
 		return nil, err
 	}
-	d := differ{place: place, want: want, have: have, routes: want.allRoutes(), plan: vlans}
+	d := differ{place: place, want: want, have: have, routes: want.allRoutes()}
 	d.namespace()
 	d.stale()
+	d.plan = append(d.plan, vlans...) // after a VLAN that was the namespace's alone
 	d.links()
 	d.addresses()
 	d.setRoutes()
@@ -76,12 +77,12 @@ func checkPort(i Interface, have State) error {
 		if base.Name == "" {
 			return nil
 		}
-		return checkFit(i, base, link)
+		return checkFit(i, base, have.operators(i), link)
 	}
 	port, ok := have.Ports[i.Port]
 	switch {
 	case !ok:
-		return refuse(cureForPort(have.HostLinks), "no port %s on this host", i.Port)
+		return refuse(cureForPort(i.Port, have.HostLinks), "no port %s on this host", i.Port)
 	case port.Loopback:
 		return refuse("use a device that leads to a network", "port %s is the loopback: nothing can sit on it", i.Port)
 	case port.Kind == string(Macvlan):
@@ -95,9 +96,13 @@ func checkPort(i Interface, have State) error {
 		}
 	}
 	if v, there := have.Ports[i.Segment()]; there && i.Kind == Vlan {
-		return refuse("share it: leave --kind out", "vlan %s of port %s is in use on this host, as %s", i.VLAN, i.Port, v.Name)
+		cure := "share it: leave --kind out"
+		if v.Ours {
+			cure += "; or disable the virtual servers that are on it first"
+		}
+		return refuse(cure, "vlan %s of port %s is in use on this host, as %s", i.VLAN, i.Port, v.Name)
 	}
-	return checkFit(i, base, link)
+	return checkFit(i, base, have.operators(i), link)
 }
 
 func checkLower(p Port) error {
@@ -110,24 +115,30 @@ func checkLower(p Port) error {
 	return nil
 }
 
-// checkFit refuses what an interface cannot have on a port.
-func checkFit(i Interface, port Port, link Link) error {
-	mtu := cmp.Or(i.MTU, port.MTU)
+// checkFit refuses what an interface cannot have on base, which has its MTU from
+// port.
+func checkFit(i Interface, base, port Port, link Link) error {
+	mtu := cmp.Or(i.MTU, base.MTU)
 	raise := func(to int) string {
 		return fmt.Sprintf("raise the port's: ip link set %s mtu %d", quote(port.Name), to)
 	}
 	switch {
-	case mtu > port.MTU && mtu != link.MTU:
-		return refuse(raise(i.MTU), "mtu %d of %s is above %d, the mtu of port %s", i.MTU, i.Name, port.MTU, port.Name)
+	case mtu > base.MTU && mtu != link.MTU:
+		return refuse(raise(i.MTU), "mtu %d of %s is above %d, the mtu of port %s", i.MTU, i.Name, base.MTU, port.Name)
 	case mtu < minIPv6MTU && i.hasIPv6():
 		return refuse(raise(minIPv6MTU), "mtu %d of port %s is too small for IPv6", mtu, port.Name)
 	}
-	return checkHostAddresses(i, port)
+	return checkHostAddresses(i, base)
 }
 
-func cureForPort(there []string) string {
+// cureForPort also knows what people call the VLANs of a port.
+func cureForPort(port string, there []string) string {
 	if len(there) == 0 {
 		return "there is none but the loopback: ip -brief link"
+	}
+	on, ids, _ := strings.Cut(port, ".")
+	if vlan, err := ParseVLAN(ids); err == nil && slices.Contains(there, on) {
+		return fmt.Sprintf("for vlan %s of %s: --port %[2]s --vlan %[1]s", vlan, on)
 	}
 	return "ports here: " + strings.Join(there, ", ")
 }
@@ -252,7 +263,7 @@ func (d *differ) links() {
 		link, there := d.have.Link(i.Name)
 		mtu := cmp.Or(i.MTU, port.MTU, link.MTU)
 		if !there || d.remade[i.Name] {
-			d.add(addLink{i.Name, i.innermost(), port.Name, port.Index, i.MAC, mtu})
+			d.add(addLink{dev: i.Name, tag: i.innermost(), port: port.Name, portIndex: port.Index, mac: i.MAC, mtu: mtu})
 			link = Link{MTU: mtu}
 		}
 		switch {

@@ -247,7 +247,7 @@ func ownAddress(kind, flags uint16, index int, a OwnAddress) message {
 		m.putString(unix.IFA_LABEL, a.Label)
 	}
 	var more uint32
-	if a.Prefix.Addr().Is6() {
+	if a.NoDAD {
 		more |= unix.IFA_F_NODAD
 	}
 	if a.NoPrefixRoute {

@@ -341,18 +341,21 @@ func stepMessage(r request) message {
 
 func TestRequests(t *testing.T) {
 	for _, tt := range requests {
-		t.Run(tt.name, func(t *testing.T) {
-			got := tt.message.append(nil, 1, 0)
-			if d := cmp.Diff(hex.Dump(golden(t, tt.golden)), hex.Dump(got)); littleEndian && d != "" {
-				t.Errorf("the bytes (-want +got):\n%s", d)
-			}
-			if d := cmp.Diff(hex.Dump(tt.library), hex.Dump(got)); tt.library != nil && d != "" {
-				t.Errorf("the library's bytes (-library +got):\n%s", d)
-			}
-			if tt.message.size() != len(got) {
-				t.Errorf("size says %d of %d bytes", tt.message.size(), len(got))
-			}
-		})
+		t.Run(tt.name, func(t *testing.T) { checkRequest(t, tt.message, tt.golden, tt.library) })
+	}
+}
+
+func checkRequest(t *testing.T, m message, want string, library []byte) {
+	t.Helper()
+	got := m.append(nil, 1, 0)
+	if d := cmp.Diff(hex.Dump(golden(t, want)), hex.Dump(got)); littleEndian && d != "" {
+		t.Errorf("the bytes (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff(hex.Dump(library), hex.Dump(got)); library != nil && d != "" {
+		t.Errorf("the library's bytes (-library +got):\n%s", d)
+	}
+	if m.size() != len(got) {
+		t.Errorf("size says %d of %d bytes", m.size(), len(got))
 	}
 }
 

@@ -136,13 +136,17 @@ var impossible = setRoute{Route: Route{
 
 // look is all that iproute2 shows of a namespace, sorted; the addresses of a
 // device are below it in their order, which matters. What depends on the moment
-// is left out: indexes, and duplicate address detection.
+// is left out: indexes, duplicate address detection, and the kernel's own table
+// local, which it fills a little later (addrconf_dad_work).
 func look(t fataler, h *lab.Host, place Place) string {
 	t.Helper()
 	var b strings.Builder
 	for _, words := range []string{"-d address show", "-4 route show table all", "-6 route show table all", "-4 rule show", "-6 rule show"} {
 		var things []string
 		for _, o := range show(t, h, append([]string{"ip", "-n", place.Name, "-j"}, strings.Fields(words)...)...) {
+			if o["table"] == "local" {
+				continue
+			}
 			infos, _ := o["addr_info"].([]any)
 			delete(o, "addr_info")
 			thing := line(t, o)

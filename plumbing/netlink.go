@@ -63,9 +63,11 @@ func (s *State) observeHost(want Network) error {
 	for _, i := range want.Interfaces {
 		link, err := host.LinkByName(i.Port)
 		if errors.As(err, &netlink.LinkNotFoundError{}) {
-			if s.HostLinks, err = linkNames(host); err != nil {
+			links, err := host.LinkList()
+			if err != nil {
 				return err
 			}
+			s.nameLinks(links)
 			continue
 		}
 		if err == nil {
@@ -122,15 +124,28 @@ func (s *State) observeVLANs(host netlinksafe.Handle, want Network) error {
 			}
 			k := slices.IndexFunc(links, func(link netlink.Link) bool { return l.is(link, on.Index) })
 			if k < 0 {
-				s.HostLinks = namesOf(links)
+				s.nameLinks(links)
 				break
 			}
 			if err := s.observePort(host, l.path, links[k]); err != nil {
 				return err
 			}
+			if v := s.Ports[l.path]; v.Ours {
+				v.Loud = links[k].Attrs().RawFlags&unix.IFF_NOARP == 0 || isLoud(v.Name, s.Features)
+				s.Ports[l.path] = v
+			}
 		}
 	}
 	return nil
+}
+
+// isLoud tells whether the host takes in what comes for it there, or has IPv6. Either
+// kind of reverse path filter drops it all, for want of an address on the device.
+func isLoud(dev string, f Features) bool {
+	return slices.ContainsFunc(quietSysctls(dev, f), func(c sysctl) bool {
+		value, err := c.read()
+		return err == nil && value == "0"
+	})
 }
 
 // is reports whether link is this VLAN of the device with that index.
@@ -155,21 +170,19 @@ func decodePort(l netlink.Link) Port {
 	}
 }
 
-func linkNames(host netlinksafe.Handle) ([]string, error) {
-	links, err := host.LinkList()
-	return namesOf(links), err
-}
-
-// namesOf is what devices are called that lead somewhere.
-func namesOf(links []netlink.Link) []string {
-	var names []string
+// nameLinks reads what the host's devices are called, and which of them lead
+// somewhere and are not our own.
+func (s *State) nameLinks(links []netlink.Link) {
+	s.HostLinks, s.HostNames = nil, nil
 	for _, l := range links {
-		if l.Attrs().RawFlags&unix.IFF_LOOPBACK == 0 {
-			names = append(names, l.Attrs().Name)
+		a := l.Attrs()
+		s.HostNames = append(append(s.HostNames, a.Name), a.AltNames...)
+		_, vlan := l.(*netlink.Vlan)
+		if a.RawFlags&unix.IFF_LOOPBACK == 0 && !(vlan && a.Group == deviceGroup) {
+			s.HostLinks = append(s.HostLinks, a.Name)
 		}
 	}
-	slices.Sort(names)
-	return names
+	slices.Sort(s.HostLinks)
 }
 
 // observeInside runs in the namespace.
@@ -286,9 +299,9 @@ func decodeRoute(r netlink.Route, family int, names map[int]string) Route {
 
 // Leftover is the plan that deletes the host's VLAN devices of ours that nobody
 // uses: nothing sits on one, no bridge has it, no address is on it. Links that
-// are leaving the namespace do not count. While it is made and applied, nobody
-// may put anything on them.
-func (h *Handle) Leftover(leaving []Link) (Plan, error) {
+// are leaving the namespace do not count, and what coming needs stays. While it is
+// made and applied, nobody may put anything on them.
+func (h *Handle) Leftover(leaving []Link, coming Network) (Plan, error) {
 	host, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
@@ -303,6 +316,9 @@ func (h *Handle) Leftover(leaving []Link) (Plan, error) {
 		return nil, nil
 	}
 	used, err := h.usedOnHost(host, links, leaving)
+	if err == nil {
+		err = usedBy(used, coming)
+	}
 	if err == nil && slices.ContainsFunc(ours, func(v *netlink.Vlan) bool { return !used[v.Index] }) {
 		err = h.usedElsewhere(used, leaving)
 	}
@@ -348,9 +364,16 @@ func (h *Handle) usedOnHost(host netlinksafe.Handle, links []netlink.Link, leavi
 	}
 	addrs, err := host.AddrList(nil, netlink.FAMILY_ALL)
 	for _, a := range addrs {
-		used[a.LinkIndex] = true
+		if !isLinkLocal(a) { // nobody has put that there
+			used[a.LinkIndex] = true
+		}
 	}
 	return used, err
+}
+
+// isLinkLocal tells IPv6 addresses that the kernel gives each device by itself.
+func isLinkLocal(a netlink.Addr) bool {
+	return len(a.IP) == net.IPv6len && a.Scope == unix.RT_SCOPE_LINK
 }
 
 // sitsOn is the index of the device below a link in its own namespace, 0 for none. A
@@ -375,38 +398,87 @@ func (h *Handle) satOn(leaving []Link) (map[int]bool, error) {
 	return used, err
 }
 
+// usedBy adds what a network's interfaces sit on.
+func usedBy(used map[int]bool, n Network) error {
+	have := State{Ports: map[string]Port{}}
+	err := have.observeHost(n)
+	for _, i := range n.Interfaces {
+		if below, ok := have.Below(i); ok {
+			used[below.Index] = true
+		}
+	}
+	return err
+}
+
 // usedElsewhere adds what links in published namespaces sit on: one that is down
 // takes in nothing, and the host does not show it.
 func (h *Handle) usedElsewhere(used map[int]bool, leaving []Link) error {
-	entries, err := os.ReadDir(h.place.Dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	here, err := nsutil.Current()
+	if err != nil {
+		return err
 	}
-	for _, e := range entries {
-		place := Place{h.place.Dir, e.Name()}
+	defer here.Close()
+	places, err := published(h.place.Dir, ipDir)
+	if err != nil {
+		return err
+	}
+	for _, place := range places {
 		ns, err := nsutil.Open(place.Path())
 		if err != nil { // gone since, or no namespace
 			continue
 		}
 		var links []netlink.Link
-		err = ns.Do(func() (err error) { links, err = netlinksafe.LinkList(); return err })
+		err = ns.Do(func() (err error) { links, err = linksOn(here); return err })
 		if err = errors.Join(err, ns.Close()); err != nil {
 			return err
 		}
 		for _, l := range links {
 			a := l.Attrs()
 			leaves := place == h.place && slices.ContainsFunc(leaving, func(l Link) bool { return l.Index == a.Index })
-			if l.Type() != "veth" && !leaves {
+			if !leaves {
 				used[a.ParentIndex] = true
 			}
 		}
 	}
-	return err
+	return nil
 }
 
-// ObserveBond reads what the host holds of a bond, of its members, and of those
-// that it should have.
-func (h *Handle) ObserveBond(want Bond) (BondState, error) {
+// published are the places in these directories.
+func published(dirs ...string) ([]Place, error) {
+	var places []Place
+	for _, dir := range slices.Compact(dirs) {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		for _, e := range entries {
+			places = append(places, Place{dir, e.Name()})
+		}
+	}
+	return places, nil
+}
+
+// linksOn are the links of the calling thread's namespace that sit on a device of
+// another one: indexes below are that one's then.
+func linksOn(other *nsutil.Namespace) ([]netlink.Link, error) {
+	inside, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer inside.Close()
+	links, err := inside.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	id, err := inside.GetNetNsIdByFd(other.Fd()) // the list has given it one, where one is needed
+	return slices.DeleteFunc(links, func(l netlink.Link) bool {
+		return l.Type() == "veth" || l.Attrs().NetNsID < 0 || l.Attrs().NetNsID != id
+	}), err
+}
+
+// ObserveBond reads what the host holds of a bond, of its members, of those that it
+// should have, and of others, which may have been.
+func (h *Handle) ObserveBond(want Bond, others ...string) (BondState, error) {
 	s := BondState{Options: map[string]string{}}
 	host, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -437,12 +509,20 @@ func (h *Handle) ObserveBond(want Bond) (BondState, error) {
 			if b, ok := l.(*netlink.Bond); ok {
 				s.Options, s.Active = decodeBond(b, names), names[b.ActiveSlave]
 			}
+			addrs, err := host.AddrList(l, netlink.FAMILY_ALL)
+			if err != nil {
+				return s, err
+			}
+			for _, a := range addrs {
+				addr, _ := netip.AddrFromSlice(a.IP)
+				port.Addresses = append(port.Addresses, addr.Unmap())
+			}
 		}
 	}
 	for _, l := range links {
 		a := l.Attrs()
 		enslaved := master != 0 && a.MasterIndex == master
-		if !enslaved && !slices.Contains(want.Members, a.Name) {
+		if !enslaved && !slices.Contains(want.Members, a.Name) && !slices.Contains(others, a.Name) {
 			continue
 		}
 		m, err := observeMember(host, l, names)
@@ -452,8 +532,7 @@ func (h *Handle) ObserveBond(want Bond) (BondState, error) {
 		m.Enslaved, m.InUse = enslaved, used[a.Index]
 		s.Members = append(s.Members, m)
 	}
-	s.Idle = s.Device != nil && s.Device.Kind == "bond" && !s.Device.Up && !s.Device.Ours &&
-		!slices.ContainsFunc(s.Members, func(m Member) bool { return m.Enslaved })
+	s.Idle = s.untouched()
 	return s, nil
 }
 
@@ -461,19 +540,25 @@ func observeMember(host netlinksafe.Handle, l netlink.Link, names map[int]string
 	a := l.Attrs()
 	m := Member{Port: decodePort(l)}
 	m.Master = names[a.MasterIndex]
+	copy(m.MAC[:], a.HardwareAddr)
 	if b, ok := a.Slave.(*netlink.BondSlave); ok {
+		copy(m.MAC[:], b.PermHardwareAddr)
 		m.MII = strings.ToLower(b.MiiStatus.String())
 		m.Backup = b.State == netlink.BondStateBackup
 		m.Failures = int(b.LinkFailureCount)
 	}
-	addrs, err := host.AddrList(l, netlink.FAMILY_ALL)
-	if err != nil {
-		return m, err
-	}
-	for _, a := range addrs {
-		kernels := len(a.IP) == 16 && a.Scope == unix.RT_SCOPE_LINK // the link-local one
-		if a.Flags&unix.IFA_F_PERMANENT != 0 && !kernels {
-			m.Own = append(m.Own, decodeOwnAddress(a))
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		addrs, err := host.AddrList(l, family)
+		if err != nil {
+			return m, err
+		}
+		if family == netlink.FAMILY_V6 { // of one scope the latest is the first (ipv6_link_dev_addr)
+			slices.Reverse(addrs)
+		}
+		for _, a := range addrs {
+			if a.Flags&unix.IFA_F_PERMANENT != 0 && !kernelMade(a, m.MAC) {
+				m.Own = append(m.Own, decodeOwnAddress(a))
+			}
 		}
 	}
 	by := &netlink.Route{LinkIndex: a.Index, Table: unix.RT_TABLE_UNSPEC}
@@ -484,11 +569,22 @@ func observeMember(host netlinksafe.Handle, l netlink.Link, names map[int]string
 		}
 		for _, r := range routes {
 			if r.Protocol != unix.RTPROT_KERNEL && r.Protocol != unix.RTPROT_RA && r.Type == unix.RTN_UNICAST {
-				m.Routed = prefixName(decodeRoute(r, family, names).To)
+				route := decodeRoute(r, family, names)
+				m.Routed = &route
 			}
 		}
 	}
 	return m, nil
+}
+
+// kernelMade tells whether the kernel gave a device the address by itself, as it
+// will again: the link-local one (addrconf_add_linklocal).
+func kernelMade(a netlink.Addr, mac MAC) bool {
+	if len(a.IP) != 16 || a.Scope != unix.RT_SCOPE_LINK {
+		return false
+	}
+	eui64 := []byte{0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]}
+	return a.Flags&unix.IFA_F_STABLE_PRIVACY != 0 || a.IP.Equal(eui64)
 }
 
 func decodeOwnAddress(a netlink.Addr) OwnAddress {
@@ -497,6 +593,7 @@ func decodeOwnAddress(a netlink.Addr) OwnAddress {
 		Label:         a.Label,
 		Scope:         a.Scope,
 		NoPrefixRoute: a.Flags&unix.IFA_F_NOPREFIXROUTE != 0,
+		NoDAD:         a.Flags&unix.IFA_F_NODAD != 0,
 	}
 	if a.Peer != nil && !a.Peer.IP.Equal(a.IP) {
 		own.Peer = decodePrefix(a.Peer)

@@ -7,7 +7,8 @@ import "net/netip"
 type State struct {
 	Namespace Presence
 	Ports     map[string]Port // the ports asked about that are there, and their VLANs, by path
-	HostLinks []string        // names on the host, read only when a port or VLAN is missing
+	HostLinks []string        // devices of the host that can be ports, read only when a port or VLAN is missing
+	HostNames []string        // all names on the host, read only then
 	Links     []Link          // inside, loopback included
 	Addresses []Address       // the permanent ones, on our links
 	Routes    []Route         // those with our protocol
@@ -39,6 +40,7 @@ type Port struct {
 	Up         bool
 	Loopback   bool
 	Ours       bool // we made it
+	Loud       bool // ours, and the host has ARP, IPv6 or the like on it
 	Alias      string
 	Kind       string       // "" for a NIC
 	Addresses  []netip.Addr // the host's own

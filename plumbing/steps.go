@@ -238,12 +238,17 @@ func (s setRoute) undo() Step {
 func (s setRoute) Command(p Place) string { return s.Route.command(p, s.verb()) }
 
 func (r Route) command(p Place, verb string) string {
+	return fmt.Sprintf("%s route %s %s proto %d", p.in("ip"), verb, r.words(), routeProtocol)
+}
+
+// words are iproute2's, which takes default for IPv4's.
+func (r Route) words() string {
 	r.Dev = quote(r.Dev)
 	words := r.String()
 	if r.To.Bits() == 0 && r.To.Addr().Is6() {
 		words = "::/0" + strings.TrimPrefix(words, "default")
 	}
-	return fmt.Sprintf("%s route %s %s proto %d", p.in("ip"), verb, words, routeProtocol)
+	return words
 }
 
 func (s setRoute) message(h *Handle) (message, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -60,7 +61,11 @@ type setBond struct {
 func (s setBond) String() string { return fmt.Sprintf("set %s on %s", optionWords(s.set), s.dev) }
 func (s setBond) undo() Step     { return setBond{s.dev, s.was, s.set} }
 
+// Command: iproute2 has no word for no primary.
 func (s setBond) Command(Place) string {
+	if slices.Contains(s.set, setting{"primary", ""}) {
+		return "echo >/sys/class/net/" + quote(s.dev) + "/bonding/primary"
+	}
 	return fmt.Sprintf("ip link set dev %s type bond %s", quote(s.dev), optionWords(s.set))
 }
 
@@ -150,6 +155,13 @@ func (s setMaster) apply(_ context.Context, h *Handle) error {
 	return h.inside.one(linkMaster(index, master))
 }
 
+func (s setMaster) explain(err error) error {
+	if s.master != "" && errors.Is(err, unix.EBUSY) { // a link in another namespace that is down shows nowhere
+		return &Refusal{err, "see what sits on it: vsrun ls -o wide; ip -all netns exec ip -d link"}
+	}
+	return err
+}
+
 // unlessGoneOut: a member that has vanished is out.
 func unlessGoneOut(s setMaster, err error) error {
 	if s.master == "" {
@@ -167,11 +179,16 @@ type addOwnAddress struct {
 func (s addOwnAddress) String() string { return fmt.Sprintf("add address %s on %s", s.Prefix, s.dev) }
 func (s addOwnAddress) undo() Step     { return delOwnAddress(s) }
 
-func (s addOwnAddress) Command(Place) string {
-	line := "ip address add " + s.Prefix.String()
-	if s.Peer.IsValid() {
-		line = fmt.Sprintf("ip address add %s peer %s", s.Prefix.Addr(), s.Peer)
+// words are iproute2's for the address and its peer.
+func (a OwnAddress) words() string {
+	if a.Peer.IsValid() {
+		return fmt.Sprintf("%s peer %s", a.Prefix.Addr(), a.Peer)
 	}
+	return a.Prefix.String()
+}
+
+func (s addOwnAddress) Command(Place) string {
+	line := "ip address add " + s.words()
 	if s.Broadcast.IsValid() {
 		line += " broadcast " + s.Broadcast.String()
 	}
@@ -182,7 +199,7 @@ func (s addOwnAddress) Command(Place) string {
 	if s.Scope != 0 {
 		line += fmt.Sprintf(" scope %d", s.Scope)
 	}
-	if s.Prefix.Addr().Is6() {
+	if s.NoDAD {
 		line += " nodad"
 	}
 	if s.NoPrefixRoute {
@@ -207,7 +224,7 @@ func (s delOwnAddress) String() string {
 func (s delOwnAddress) undo() Step { return addOwnAddress(s) }
 
 func (s delOwnAddress) Command(Place) string {
-	return fmt.Sprintf("ip address delete %s dev %s", s.Prefix, quote(s.dev))
+	return fmt.Sprintf("ip address delete %s dev %s", s.words(), quote(s.dev))
 }
 
 func (s delOwnAddress) apply(_ context.Context, h *Handle) error {
@@ -254,6 +271,7 @@ func (s delDevice) Command(Place) string { return "ip link delete dev " + quote(
 func (s delDevice) apply(_ context.Context, h *Handle) error {
 	index, err := h.index(s.dev)
 	if err == nil {
+		delete(h.indexes, s.dev)
 		err = h.inside.one(linkDelete(index))
 	}
 	return unlessGone(err)

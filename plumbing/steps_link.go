@@ -1,10 +1,12 @@
 package plumbing
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +22,7 @@ type addLink struct {
 	portIndex int    // 0: it is made by the same plan
 	mac       MAC
 	mtu       int
+	first     string // the name that a shell has to give it before, if it must
 }
 
 func (s addLink) String() string {
@@ -36,11 +39,32 @@ func (s addLink) Command(p Place) string {
 	if p.Dir != ipDir {
 		netns = quote(p.Path())
 	}
-	line := fmt.Sprintf("ip link add link %s name %s address %s mtu %d netns %s", quote(s.port), quote(s.dev), s.mac, s.mtu, netns)
+	line := fmt.Sprintf("ip link add link %s name %s address %s mtu %d netns %s",
+		quote(s.port), quote(cmp.Or(s.first, s.dev)), s.mac, s.mtu, netns)
 	if s.tag != (tag{}) {
-		return line + " arp on type vlan " + s.tag.words() + " loose_binding on"
+		line += " arp on type vlan " + s.tag.words() + " loose_binding on"
+	} else {
+		line += " type macvlan mode bridge"
 	}
-	return line + " type macvlan mode bridge"
+	if s.first != "" {
+		line += fmt.Sprintf("\n%s link set dev %s name %s", p.in("ip"), s.first, quote(s.dev))
+	}
+	return line
+}
+
+// Pasteable is the plan as a shell can run it on every kernel: where the host has a
+// device of a link's name, the link gets another one first (see applyRenamed).
+func (h *Handle) Pasteable(p Plan) Plan {
+	p = slices.Clone(p)
+	onHost := h.onHost()
+	there := func(name string) bool { _, err := onHost.index(name); return err == nil }
+	for k, s := range p {
+		if add, ok := s.(addLink); ok && there(add.dev) {
+			add.first = freeName("vsnew", there)
+			p[k] = add
+		}
+	}
+	return p
 }
 
 // apply waits for a VLAN that is in use, as upLink does for a MAC.
@@ -89,7 +113,7 @@ func (s addLink) applyRenamed(h *Handle) error {
 func (s addLink) explain(err error) error {
 	switch {
 	case s.tag != (tag{}):
-		return explainVLAN(err, s.tag, s.port)
+		return explainVLAN(err)
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return refuse("load it with `modprobe macvlan`, or use a kernel with CONFIG_MACVLAN", "this kernel has no macvlan")
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EINVAL):

@@ -46,14 +46,14 @@ func (s addVLAN) apply(_ context.Context, h *Handle) error {
 	return h.inside.one(newVLAN(s.dev, on, s.tag))
 }
 
-func (s addVLAN) explain(err error) error { return explainVLAN(err, s.tag, s.onDev) }
+func (s addVLAN) explain(err error) error { return explainVLAN(err) }
 
-func explainVLAN(err error, t tag, on string) error {
+func explainVLAN(err error) error {
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return refuse("load it with `modprobe 8021q`, or use a kernel with CONFIG_VLAN_8021Q", "this kernel has no VLANs")
 	case errors.Is(err, unix.EEXIST):
-		return refuse("look for it with: ip -all netns exec ip -d link show type vlan", "vlan %s on %s is held by another namespace", t, on)
+		return refuse("look for it with: ip -all netns exec ip -d link show type vlan", "another namespace has it")
 	}
 	return err
 }
@@ -79,6 +79,17 @@ func (s addAltname) apply(_ context.Context, h *Handle) error {
 	}
 	return nil
 }
+
+// raiseMTU is for a VLAN device whose port carries more by now. It is not undone:
+// what others have put on it since would shrink with it, and not grow back.
+type raiseMTU struct{ setMTU }
+
+func (s raiseMTU) undo() Step { return nil }
+
+// markVLAN says that a VLAN device is complete, for whoever uses it next.
+type markVLAN struct{ markLink }
+
+func (s markVLAN) undo() Step { return nil }
 
 // upVLAN brings a VLAN device up whose frames are for others alone: the host
 // itself neither asks nor answers on it.

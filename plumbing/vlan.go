@@ -26,11 +26,11 @@ const maxTags = 2
 func ParseVLAN(s string) (VLAN, error) {
 	var v VLAN
 	for word := range strings.SplitSeq(s, ".") {
-		id, err := strconv.Atoi(word)
+		id, err := strconv.ParseUint(word, 10, 31) // takes no sign
 		if err != nil {
 			return nil, fmt.Errorf("%q is not a VLAN such as 10, or 100.10 for one inside another", s)
 		}
-		v = append(v, id)
+		v = append(v, int(id))
 	}
 	return v, v.check()
 }
@@ -190,7 +190,7 @@ func (i Interface) Excludes(other Interface) bool {
 }
 
 func (i Interface) owns(other Interface) bool {
-	if i.Kind != Vlan {
+	if i.Kind != Vlan || len(i.VLAN) == 0 {
 		return false
 	}
 	return other.Segment() == i.Segment() ||
@@ -215,15 +215,19 @@ func (i Interface) innermost() tag {
 // nobody finds a device by it. The longest, vsvlan4094-9999, has the 15 bytes that
 // the kernel allows.
 func vlanName(id int, taken func(string) bool) string {
-	name := fmt.Sprintf("vsvlan%d", id)
+	return freeName(fmt.Sprintf("vsvlan%d", id), taken)
+}
+
+func freeName(base string, taken func(string) bool) string {
+	name := base
 	for k := 2; taken(name); k++ {
-		name = fmt.Sprintf("vsvlan%d-%d", id, k)
+		name = fmt.Sprintf("%s-%d", base, k)
 	}
 	return name
 }
 
 // altname is the second name of a VLAN device on the host, which says all of it:
-// vsrun-eth1.10, vsrun-eth1.ad100.10. At most 30 of the kernel's 127 bytes
+// vsrun-eth1.10, vsrun-eth1.ad100.10. At most 33 of the kernel's 127 bytes
 // (ALTIFNAMSIZ).
 func (l lower) altname() string { return "vsrun-" + strings.ReplaceAll(l.path, "/", ".") }
 
@@ -269,27 +273,40 @@ func (s State) vlan(l lower, on Port) (Port, Plan) {
 		add(addVLAN{l, v.Name, on.Name})
 	}
 	if v.MTU < on.MTU { // the kernel makes it smaller with what it is on, never larger
-		add(setMTU{v.Name, on.MTU, v.MTU})
+		add(raiseMTU{setMTU{v.Name, on.MTU, v.MTU}})
 		v.MTU = on.MTU
 	}
 	if v.Alias != vlanMark {
 		add(addAltname{v.Name, l.altname()})
+	}
+	if v.Alias != vlanMark || v.Loud {
 		add(setSysctls{set: quietSysctls(v.Name, s.Features)})
 	}
-	if !v.Up {
+	if !v.Up || v.Loud {
 		add(upVLAN{v.Name})
-		v.Up = true
+		v.Up, v.Loud = true, false
 	}
 	if v.Alias != vlanMark { // last: what has it is complete
-		add(markLink{v.Name, vlanMark, v.Alias})
+		add(markVLAN{markLink{v.Name, vlanMark, v.Alias}})
 		v.Alias = vlanMark
 	}
 	return v, plan
 }
 
+// operators is the device that sets the limits of what the interface sits on: those of
+// ours follow it.
+func (s State) operators(i Interface) Port {
+	for _, l := range slices.Backward(i.lowers()) {
+		if v := s.Ports[l.path]; !v.Ours {
+			return v
+		}
+	}
+	return s.Ports[i.Port]
+}
+
 // taken reports whether a device of the host has that name, or will have it.
 func (s State) taken(name string) bool {
-	if slices.Contains(s.HostLinks, name) {
+	if slices.Contains(s.HostNames, name) {
 		return true
 	}
 	for _, p := range s.Ports {

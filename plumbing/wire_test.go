@@ -137,6 +137,7 @@ func letsNotTwo(t *testing.T, host *lab.Host, _ *lab.Client) {
 
 func probeIsGivenUp(t *testing.T, _ *lab.Host, _ *lab.Client) {
 	h := enable(t, vs8, eth0(func(i *Interface) { i.Addresses = nil }))
+	shortest := probeWait
 	for range 20 {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(errTest)
@@ -144,9 +145,10 @@ func probeIsGivenUp(t *testing.T, _ *lab.Host, _ *lab.Client) {
 		if err := asking(mac8, "192.0.2.8", "2001:db8::8").apply(ctx, h); !errors.Is(err, errTest) {
 			t.Errorf("got %v, want %v", err, errTest)
 		}
-		if took := time.Since(start); took >= probeWait {
-			t.Errorf("given up before it began, it took %v", took)
-		}
+		shortest = min(shortest, time.Since(start)) // another one may have had to wait for the processor
+	}
+	if shortest >= probeWait {
+		t.Errorf("given up before it began, it took %v", shortest)
 	}
 	if err := (probe{list: []announcement{{"nothing", mac8, addrs("192.0.2.8")}}}).apply(t.Context(), h); err == nil {
 		t.Error("asked on a device that is not there")

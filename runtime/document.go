@@ -90,7 +90,21 @@ func (docs *Documents) add(name string, node *yaml.Node) []error {
 
 func validatePorts(ports []plumbing.Bond) []Problem {
 	var list []Problem
+	names, owners := map[string]bool{}, map[string]string{}
+	add := func(path, format string, args ...any) {
+		list = append(list, Problem{Path: path, Err: fmt.Errorf(format, args...)})
+	}
 	for k, b := range ports {
+		if names[b.Name] {
+			add(fmt.Sprintf("ports[%d].name", k), "port %s is there twice", b.Name)
+		}
+		names[b.Name] = true
+		for j, m := range b.Members {
+			if owner, ok := owners[m]; ok && owner != b.Name {
+				add(fmt.Sprintf("ports[%d].members[%d]", k, j), "%s is a member of port %s, too", m, owner)
+			}
+			owners[m] = b.Name
+		}
 		for _, p := range b.Validate() {
 			p.Path = fmt.Sprintf("ports[%d].%s", k, p.Path)
 			list = append(list, p)

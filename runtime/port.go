@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -35,6 +36,9 @@ func (s *Store) freshPort(name string) string {
 
 func (s *Store) loadPort(name string) (portRecord, error) {
 	var p portRecord
+	if err := plumbing.CheckIfname(name); err != nil { // it is part of the path
+		return p, err
+	}
 	text, err := os.ReadFile(s.portPath(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, fmt.Errorf("%w: %s", ErrNoPort, name)
@@ -51,6 +55,9 @@ func (s *Store) loadPort(name string) (portRecord, error) {
 	if problems := p.Validate(); err == nil && len(problems) > 0 {
 		err = problems[0].Err
 	}
+	if err == nil {
+		err = p.checkBefore()
+	}
 	if err == nil && p.Name != name {
 		err = fmt.Errorf("it is the record of %s", p.Name)
 	}
@@ -61,6 +68,23 @@ func (s *Store) loadPort(name string) (portRecord, error) {
 		}
 	}
 	return p, nil
+}
+
+// checkBefore reports what nothing can have had.
+func (p portRecord) checkBefore() error {
+	for name, b := range p.Before {
+		if err := plumbing.CheckIfname(name); err != nil {
+			return err
+		}
+		for _, a := range b.Addresses {
+			family := a.Prefix.Addr().BitLen()
+			other := a.Peer.IsValid() && a.Peer.Addr().BitLen() != family || a.Broadcast.IsValid() && a.Broadcast.BitLen() != family
+			if !a.Prefix.IsValid() || other {
+				return fmt.Errorf("before: %s has had an impossible address, %s", name, a.Prefix)
+			}
+		}
+	}
+	return nil
 }
 
 func (s *Store) savePort(p portRecord) error {
@@ -91,6 +115,26 @@ var portFile = regexp.MustCompile(`^port-(.+)\.json$`)
 // ApplyPort makes a port what bond says, whether it is there or not. It returns
 // what was done: created, changed or unchanged. After an error all is as it was.
 func (r *Runtime) ApplyPort(ctx context.Context, bond plumbing.Bond) (did string, err error) {
+	return r.setPort(ctx, bond, nil)
+}
+
+// CreatePort makes a port that is not there yet. One that is there, and the same,
+// is made whole.
+func (r *Runtime) CreatePort(ctx context.Context, bond plumbing.Bond) error {
+	_, err := r.setPort(ctx, bond, portDiffers)
+	return err
+}
+
+func portDiffers(name string) error {
+	return &plumbing.Refusal{
+		Err:  fmt.Errorf("port %s exists, and is different", name),
+		Cure: fmt.Sprintf("see it with: vsrun port show %s; change it with vsrun apply, or destroy it first", name),
+	}
+}
+
+// setPort makes a port. One that is there and different is refused, if a refusal is
+// given.
+func (r *Runtime) setPort(ctx context.Context, bond plumbing.Bond, refusal func(string) error) (did string, err error) {
 	unlock, err := r.Store.lock(ctx, host)
 	if err != nil {
 		return "", err
@@ -104,24 +148,16 @@ func (r *Runtime) ApplyPort(ctx context.Context, bond plumbing.Bond) (did string
 		return "", err
 	case sameBond(old.Bond, bond):
 		return "unchanged", r.reconcilePort(ctx, old)
+	case refusal != nil:
+		return "", refusal(bond.Name)
+	}
+	if err := r.freeMembers(bond, old.Members); err != nil {
+		return "", err
 	}
 	if err := r.reconcilePort(ctx, portRecord{bond, old.Before}); err != nil {
 		return "", errors.Join(err, r.Store.savePort(old))
 	}
 	return "changed", nil
-}
-
-// CreatePort makes a port that is not there yet. One that is there, and the same,
-// is made whole.
-func (r *Runtime) CreatePort(ctx context.Context, bond plumbing.Bond) error {
-	if old, err := r.Store.loadPort(bond.Name); err == nil && !sameBond(old.Bond, bond) {
-		return &plumbing.Refusal{
-			Err:  fmt.Errorf("port %s exists, and is different", bond.Name),
-			Cure: fmt.Sprintf("see it with: vsrun port show %s; change it with vsrun apply, or destroy it first", bond.Name),
-		}
-	}
-	_, err := r.ApplyPort(ctx, bond)
-	return err
 }
 
 func sameBond(a, b plumbing.Bond) bool {
@@ -131,7 +167,7 @@ func sameBond(a, b plumbing.Bond) bool {
 }
 
 func (r *Runtime) createPort(ctx context.Context, bond plumbing.Bond) error {
-	if err := r.freeMembers(bond); err != nil {
+	if err := r.freeMembers(bond, nil); err != nil {
 		return err
 	}
 	err := r.reconcilePort(ctx, portRecord{Bond: bond})
@@ -141,9 +177,10 @@ func (r *Runtime) createPort(ctx context.Context, bond plumbing.Bond) error {
 	return err
 }
 
-// freeMembers refuses what other ports and virtual servers have: also of those
-// that are not on the network now.
-func (r *Runtime) freeMembers(bond plumbing.Bond) error {
+// freeMembers refuses what other ports and virtual servers have, beside the members
+// that the bond has already: also of those that are not on the network now.
+func (r *Runtime) freeMembers(bond plumbing.Bond, already []string) error {
+	fresh := slices.DeleteFunc(slices.Clone(bond.Members), func(m string) bool { return slices.Contains(already, m) })
 	names, err := r.Store.Ports()
 	if err != nil {
 		return err
@@ -153,13 +190,13 @@ func (r *Runtime) freeMembers(bond plumbing.Bond) error {
 		if err != nil {
 			return err
 		}
-		for _, m := range bond.Members {
+		for _, m := range fresh {
 			if name != bond.Name && slices.Contains(other.Members, m) {
 				return &plumbing.Refusal{Err: fmt.Errorf("%s is a member of port %s", m, name), Cure: "choose another"}
 			}
 		}
 	}
-	for _, m := range bond.Members {
+	for _, m := range fresh {
 		users, err := r.usersOf(m)
 		if err != nil {
 			return err
@@ -194,7 +231,7 @@ func (r *Runtime) reconcilePort(ctx context.Context, p portRecord) error {
 		return err
 	}
 	defer h.Close()
-	have, err := h.ObserveBond(p.Bond)
+	have, err := p.observe(h)
 	if err != nil {
 		return err
 	}
@@ -210,6 +247,11 @@ func (r *Runtime) reconcilePort(ctx context.Context, p portRecord) error {
 	}
 	p.forget()
 	return r.Store.savePort(p)
+}
+
+// observe looks also at what the port has to give back yet.
+func (p *portRecord) observe(h *plumbing.Handle) (plumbing.BondState, error) {
+	return h.ObserveBond(p.Bond, slices.Collect(maps.Keys(p.Before))...)
 }
 
 // planPort also remembers how the members are that the plan adds.
@@ -291,7 +333,7 @@ func (r *Runtime) planPortRemoval(h *plumbing.Handle, p portRecord) (plumbing.Pl
 			Cure: "destroy them, or detach their interfaces, first",
 		}
 	}
-	have, err := h.ObserveBond(p.Bond)
+	have, err := p.observe(h)
 	if err != nil {
 		return nil, err
 	}
@@ -362,8 +404,23 @@ func (r *Runtime) DiffPort(bond plumbing.Bond) ([]string, error) {
 
 // PlanPort is what would be done to make a port what bond says.
 func (r *Runtime) PlanPort(bond plumbing.Bond) (plumbing.Plan, error) {
+	return r.planPortAs(bond, nil)
+}
+
+// PlanPortCreate is PlanPort for one that is to be created.
+func (r *Runtime) PlanPortCreate(bond plumbing.Bond) (plumbing.Plan, error) {
+	return r.planPortAs(bond, portDiffers)
+}
+
+func (r *Runtime) planPortAs(bond plumbing.Bond, refusal func(string) error) (plumbing.Plan, error) {
 	p, err := r.Store.loadPort(bond.Name)
-	if err != nil && !errors.Is(err, ErrNoPort) {
+	switch {
+	case err != nil && !errors.Is(err, ErrNoPort):
+		return nil, err
+	case err == nil && refusal != nil && !sameBond(p.Bond, bond):
+		return nil, refusal(bond.Name)
+	}
+	if err := r.freeMembers(bond, p.Members); err != nil {
 		return nil, err
 	}
 	p.Bond = bond
@@ -372,7 +429,7 @@ func (r *Runtime) PlanPort(bond plumbing.Bond) (plumbing.Plan, error) {
 		return nil, err
 	}
 	defer h.Close()
-	have, err := h.ObserveBond(bond)
+	have, err := p.observe(h)
 	if err != nil {
 		return nil, err
 	}
@@ -410,7 +467,7 @@ func (r *Runtime) PortStatus(name string) (PortStatus, error) {
 		return PortStatus{}, err
 	}
 	defer h.Close()
-	have, err := h.ObserveBond(p.Bond)
+	have, err := p.observe(h)
 	if err != nil {
 		return PortStatus{}, err
 	}
@@ -430,7 +487,8 @@ func (r *Runtime) PortStatus(name string) (PortStatus, error) {
 	for _, name := range p.Members {
 		m := memberStatus(name, have)
 		s.Members = append(s.Members, m)
-		whole = whole && (m.State == "up" || m.State == "backup")
+		// In 802.3ad it is one that the other end has not taken into the aggregate.
+		whole = whole && (m.State == "up" || m.State == "backup" && p.Mode == plumbing.ActiveBackup)
 	}
 	if have.Device != nil {
 		s.MTU = have.Device.MTU

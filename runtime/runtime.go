@@ -287,7 +287,7 @@ func (r *Runtime) plumbOnce(ctx context.Context, h *plumbing.Handle, vs VirtualS
 
 // releaseVLANs deletes the host's VLAN devices of ours that nobody uses any more.
 func (r *Runtime) releaseVLANs(ctx context.Context, h *plumbing.Handle) error {
-	plan, err := h.Leftover(nil)
+	plan, err := h.Leftover(nil, plumbing.Network{})
 	if err != nil || len(plan) == 0 {
 		return err
 	}
@@ -296,7 +296,7 @@ func (r *Runtime) releaseVLANs(ctx context.Context, h *plumbing.Handle) error {
 		return err
 	}
 	defer unlock()
-	if plan, err = h.Leftover(nil); err != nil { // now that nobody is at work on them
+	if plan, err = h.Leftover(nil, plumbing.Network{}); err != nil { // now that nobody is at work on them
 		return err
 	}
 	return plan.Force(ctx, h)
@@ -315,8 +315,8 @@ func (r *Runtime) plan(h *plumbing.Handle, vs VirtualServer) (plumbing.Plan, err
 	return plan, err
 }
 
-// Plan is what would be done to make the kernel match vs, without doing it. It
-// refuses what claiming the addresses would.
+// Plan is what would be done to make the kernel match vs, without doing it, to be
+// shown. It refuses what claiming the addresses would.
 func (r *Runtime) Plan(vs VirtualServer) (plumbing.Plan, error) {
 	if err := errors.Join(r.checkShare(vs), r.Store.free(vs, r.MachineID)); err != nil {
 		return nil, err
@@ -330,17 +330,19 @@ func (r *Runtime) Plan(vs VirtualServer) (plumbing.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan := plumbing.Removal(have)
+	plan, want := plumbing.Removal(have), plumbing.Network{}
 	if !vs.Disabled {
+		want = r.network(vs)
 		if plan, err = r.plan(h, vs); err != nil {
 			return nil, err
 		}
 	}
+	plan = h.Pasteable(plan)
 	gone := plan.Deleted(have)
 	if len(gone) == 0 {
 		return plan, nil
 	}
-	leftover, err := h.Leftover(gone)
+	leftover, err := h.Leftover(gone, want)
 	return append(plan, leftover...), err
 }
 

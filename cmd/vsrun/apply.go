@@ -42,7 +42,7 @@ virtual server (vsrun create --help) or a list of ports (vsrun port --help).`,
 	}
 	flags := c.Flags()
 	flags.StringVarP(&file, "file", "f", "", "a document, a directory of them, or - for standard input")
-	flags.BoolVar(&prune, "prune", false, "destroy the virtual servers that no document describes")
+	flags.BoolVar(&prune, "prune", false, "destroy the virtual servers and ports that no document describes")
 	flags.BoolVar(&dryRun, "dry-run", false, "print what would be done, as lines for a root shell")
 	flags.BoolVar(&noProbe, "no-probe", false, "do not ask the segment whether the addresses are free")
 	return c
@@ -64,7 +64,7 @@ func (a *app) apply(c *cobra.Command, r *runtime.Runtime, docs runtime.Documents
 
 func (a *app) applyPort(c *cobra.Command, r *runtime.Runtime, bond plumbing.Bond, dryRun bool) error {
 	if dryRun {
-		return a.dryRunPort(r, bond)
+		return a.dryRunPort(r.PlanPort, bond)
 	}
 	did, err := r.ApplyPort(c.Context(), bond)
 	if err != nil {

@@ -35,6 +35,12 @@ In a document, beside virtual servers (vsrun apply):
       arpTargets: [192.0.2.1]
 
 What a member had, addresses and all, it gets back when it leaves.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			return usagef("unknown command %q for \"vsrun port\"", args[0])
+		},
 	}
 	c.AddCommand(a.portCreateCommand(), a.portLsCommand(), a.portShowCommand(), a.portDestroyCommand())
 	return c
@@ -111,7 +117,7 @@ func (a *app) portCreateCommand() *cobra.Command {
 			switch {
 			case err != nil:
 			case dryRun:
-				return a.dryRunPort(r, bond)
+				return a.dryRunPort(r.PlanPortCreate, bond)
 			default:
 				err = r.CreatePort(c.Context(), bond)
 			}
@@ -127,8 +133,8 @@ func (a *app) portCreateCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) dryRunPort(r *runtime.Runtime, bond plumbing.Bond) error {
-	plan, err := r.PlanPort(bond)
+func (a *app) dryRunPort(planned func(plumbing.Bond) (plumbing.Plan, error), bond plumbing.Bond) error {
+	plan, err := planned(bond)
 	if err != nil {
 		return fmt.Errorf("cannot plan port %s: %w", bond.Name, err)
 	}

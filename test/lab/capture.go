@@ -17,11 +17,13 @@ import (
 )
 
 // A Frame is an Ethernet frame as it was on the wire. VLAN is its outermost
-// tag's id, or −1: the kernel takes that tag out of the data.
+// tag's id, or −1, and TPID that tag's protocol: the kernel takes it out of the
+// data.
 type Frame struct {
 	Time      time.Time
 	Dst, Src  net.HardwareAddr
 	VLAN      int
+	TPID      uint16
 	EtherType uint16
 	Payload   []byte
 }
@@ -108,23 +110,24 @@ func (c *Capture) collect() {
 		if got != nil || !ok || link.Pkttype == unix.PACKET_OUTGOING || n < 14 {
 			continue
 		}
-		frame := parseFrame(slices.Clone(buf[:n]), vlanOf(oob[:oobn]))
+		vlan, tpid := vlanOf(oob[:oobn])
+		frame := parseFrame(slices.Clone(buf[:n]), vlan, tpid)
 		c.mu.Lock()
 		c.frames = append(c.frames, frame)
 		c.mu.Unlock()
 	}
 }
 
-func parseFrame(b []byte, vlan int) Frame {
-	return Frame{time.Now(), b[0:6], b[6:12], vlan, binary.BigEndian.Uint16(b[12:]), b[14:]}
+func parseFrame(b []byte, vlan int, tpid uint16) Frame {
+	return Frame{time.Now(), b[0:6], b[6:12], vlan, tpid, binary.BigEndian.Uint16(b[12:]), b[14:]}
 }
 
 // vlanOf finds the tag that the kernel has taken out of the frame (packet(7),
 // PACKET_AUXDATA).
-func vlanOf(oob []byte) int {
+func vlanOf(oob []byte) (id int, tpid uint16) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
-		return -1
+		return -1, 0
 	}
 	for _, m := range messages {
 		if m.Header.Level != unix.SOL_PACKET || m.Header.Type != unix.PACKET_AUXDATA ||
@@ -133,10 +136,10 @@ func vlanOf(oob []byte) int {
 		}
 		aux := (*unix.TpacketAuxdata)(unsafe.Pointer(&m.Data[0]))
 		if aux.Status&unix.TP_STATUS_VLAN_VALID != 0 {
-			return int(aux.Vlan_tci & 0x0fff)
+			return int(aux.Vlan_tci & 0x0fff), aux.Vlan_tpid
 		}
 	}
-	return -1
+	return -1, 0
 }
 
 // Frames are those captured so far that all the conditions hold for.

@@ -3,6 +3,8 @@ package lab
 import (
 	"encoding/binary"
 	"net/netip"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,6 +15,28 @@ const (
 )
 
 var allNodes = netip.MustParseAddr("ff02::1")
+
+// Tags are the frame's VLANs, the outermost first and 802.1ad marked: "" for none,
+// 10, ad100.10.
+func (f Frame) Tags() string {
+	var tags []string
+	add := func(tpid uint16, id int) {
+		prefix := ""
+		if tpid == unix.ETH_P_8021AD {
+			prefix = "ad"
+		}
+		tags = append(tags, prefix+strconv.Itoa(id))
+	}
+	if f.VLAN >= 0 {
+		add(f.TPID, f.VLAN)
+	}
+	tpid, rest := f.EtherType, f.Payload
+	for (tpid == unix.ETH_P_8021Q || tpid == unix.ETH_P_8021AD) && len(rest) >= 4 {
+		add(tpid, int(binary.BigEndian.Uint16(rest)&0x0fff))
+		tpid, rest = binary.BigEndian.Uint16(rest[2:]), rest[4:]
+	}
+	return strings.Join(tags, ".")
+}
 
 type arpPacket struct {
 	request        bool

@@ -18,6 +18,7 @@ type Host struct {
 	origin Snapshot       // as New found it
 	rights Snapshot       // origin, and what the lab has added for the test
 	undo   []func() error // takes away again what the lab has added, last first
+	group  bool           // what is built is part of one building
 	kept   []string
 }
 
@@ -124,11 +125,26 @@ func (h *Host) close() {
 // undo takes it away.
 func (h *Host) build(make func() error, undo func() error) {
 	h.t.Helper()
-	before := h.Snapshot()
-	h.undo = append(h.undo, undo)
-	if err := make(); err != nil {
-		h.t.Fatalf("lab: %v", err)
+	h.Together(func() {
+		h.undo = append(h.undo, undo)
+		if err := make(); err != nil {
+			h.t.Fatalf("lab: %v", err)
+		}
+	})
+}
+
+// Together lets fn have segments and clients made, and nothing else, and looks at the
+// host once for all of them: on a slow machine that is what making them takes.
+func (h *Host) Together(fn func()) {
+	h.t.Helper()
+	if h.group {
+		fn()
+		return
 	}
+	before := h.Snapshot()
+	h.group = true
+	fn()
+	h.group = false
 	h.rights.add(before.delta(h.Snapshot()))
 }
 

@@ -2,8 +2,13 @@ package lab
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -28,28 +33,68 @@ func NetState(t testing.TB, ns string) string {
 }
 
 func netState(ns string) (string, error) {
-	awaitAddresses(ns)
+	v, err := look(ns)
+	if err != nil {
+		return "", err
+	}
+	return v.state(ns)
+}
+
+func (v view) state(ns string) (string, error) {
+	sysctls, err := sysctls(ns)
+	if err != nil {
+		return "", err
+	}
 	var out []string
-	for _, part := range []func(string) ([]string, error){links, addresses, routes, rules, sysctls} {
-		lines, err := part(ns)
-		if err != nil {
-			return "", err
-		}
+	for _, lines := range [][]string{v.links(), v.addresses(), v.routes(), v.rules(), sysctls} {
 		slices.Sort(lines)
 		out = append(out, lines...)
 	}
 	return strings.Join(out, "\n") + "\n", nil
 }
 
-// awaitAddresses waits until duplicate address detection is over.
-func awaitAddresses(ns string) {
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		r := inside(ns, "ip", "-6", "-o", "addr", "show", "tentative")
-		// One found to be a duplicate stays tentative for good.
-		if strings.Count(r.Stdout, "\n") == strings.Count(r.Stdout, " dadfailed ") {
-			return
+// A view is what iproute2 shows of a namespace.
+type view struct {
+	devices []object
+	family  map[string]familyView // by the option of ip: -4, -6
+}
+
+type familyView struct{ devices, routes, rules, neighbours []object }
+
+// look starts iproute2 as seldom as can be: on a slow machine that is what
+// tests spend their time on.
+func look(ns string) (view, error) {
+	lists, err := showAll(ns, "-d", "link show")
+	if err != nil {
+		return view{}, err
+	}
+	v := view{lists[0], map[string]familyView{}}
+	for _, family := range []string{"-4", "-6"} {
+		if v.family[family], err = lookAt(ns, family); err != nil {
+			return view{}, err
 		}
 	}
+	return v, nil
+}
+
+// lookAt waits until duplicate address detection is over.
+func lookAt(ns, family string) (familyView, error) {
+	for end := time.Now().Add(3 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		lists, err := showAll(ns, family, "addr show", "route show table all", "rule show",
+			"neigh show nud permanent", "neigh show proxy")
+		if err != nil {
+			return familyView{}, err
+		}
+		if !slices.ContainsFunc(addressesOf(lists[0]), tentative) || time.Now().After(end) {
+			return familyView{lists[0], lists[1], lists[2], append(lists[3], lists[4]...)}, nil
+		}
+	}
+}
+
+// tentative tells whether it is still being found out if the address is a
+// duplicate. One found to be stays tentative for good.
+func tentative(address object) bool {
+	return address["tentative"] == true && address["dadfailed"] != true
 }
 
 // inside runs a command in the network namespace ns, a name, a path or "".
@@ -75,33 +120,49 @@ func nsPath(ns string) string {
 type object = map[string]any
 
 func show(ns string, argv ...string) ([]object, error) {
-	r := inside(ns, argv...)
+	lists, err := decode(inside(ns, argv...))
+	if err != nil || len(lists) == 0 {
+		return nil, err // nothing printed is iproute2's empty list, too
+	}
+	return lists[0], nil
+}
+
+// showAll returns what each of the commands of ip shows.
+func showAll(ns, option string, commands ...string) ([][]object, error) {
+	stdin := strings.Join(commands, "\n") + "\n"
+	lists, err := decode(run(stdin, enter(ns, []string{"ip", option, "-j", "-batch", "-"})...))
+	if err == nil && len(lists) != len(commands) {
+		err = fmt.Errorf("ip %s answered %d of %q", option, len(lists), commands)
+	}
+	return lists, err
+}
+
+// decode reads the lists that iproute2 printed.
+func decode(r Result) ([][]object, error) {
 	if r.Code != 0 {
 		return nil, fmt.Errorf("%v", r)
 	}
-	if strings.TrimSpace(r.Stdout) == "" {
-		return nil, nil // iproute2's empty list
-	}
 	d := json.NewDecoder(strings.NewReader(r.Stdout))
 	d.UseNumber()
-	var all []object
-	if err := d.Decode(&all); err != nil {
-		return nil, fmt.Errorf("cannot read what %q printed: %w", argv, err)
+	var lists [][]object
+	for {
+		var all []object
+		if err := d.Decode(&all); err == io.EOF {
+			return lists, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("cannot read what %q printed: %w", r.command, err)
+		}
+		// iproute2 leaves an empty object for what a filter hid.
+		lists = append(lists, slices.DeleteFunc(all, func(o object) bool { return len(o) == 0 }))
 	}
-	// iproute2 leaves an empty object for what a filter hid.
-	return slices.DeleteFunc(all, func(o object) bool { return len(o) == 0 }), nil
 }
 
 // lasting are the link flags that do not come and go with the carrier.
 var lasting = []string{"UP", "NOARP", "PROMISC", "ALLMULTI", "MASTER", "SLAVE"}
 
-func links(ns string) ([]string, error) {
-	all, err := show(ns, "ip", "-j", "-d", "link", "show")
-	if err != nil {
-		return nil, err
-	}
+func (v view) links() []string {
 	var lines []string
-	for _, l := range all {
+	for _, l := range v.devices {
 		keep := pick(l, "ifname", "address", "mtu", "ifalias", "altnames", "master", "promiscuity", "allmulti")
 		if flags, ok := l["flags"].([]any); ok {
 			keep["flags"] = slices.DeleteFunc(flags, func(f any) bool { return !slices.Contains(lasting, f.(string)) })
@@ -115,7 +176,7 @@ func links(ns string) ([]string, error) {
 		}
 		lines = append(lines, "link "+line(keep, "ifname"))
 	}
-	return lines, nil
+	return lines
 }
 
 // parent is the name of the port that a macvlan or VLAN is on, here or on the
@@ -140,19 +201,25 @@ func parent(link object) any {
 	return fmt.Sprintf("index %v", index)
 }
 
-func addresses(ns string) ([]string, error) {
-	all, err := show(ns, "ip", "-j", "addr", "show")
-	if err != nil {
-		return nil, err
-	}
-	var lines []string
-	for _, l := range all {
+// addressesOf are the addresses of devices, each with its device's name.
+func addressesOf(devices []object) []object {
+	var all []object
+	for _, l := range devices {
 		infos, _ := l["addr_info"].([]any)
 		for _, info := range infos {
-			a, _ := info.(object)
-			if len(a) == 0 {
-				continue
+			if a, _ := info.(object); len(a) > 0 {
+				a["dev"] = l["ifname"]
+				all = append(all, a)
 			}
+		}
+	}
+	return all
+}
+
+func (v view) addresses() []string {
+	var lines []string
+	for _, family := range v.family {
+		for _, a := range addressesOf(family.devices) {
 			for _, life := range []string{"valid_life_time", "preferred_life_time"} {
 				if fmt.Sprint(a[life]) == "4294967295" { // for ever
 					delete(a, life)
@@ -161,21 +228,16 @@ func addresses(ns string) ([]string, error) {
 				}
 			}
 			drop(a, "tentative", "optimistic", "label")
-			a["dev"] = l["ifname"]
 			lines = append(lines, "address "+line(a, "dev", "local", "prefixlen"))
 		}
 	}
-	return lines, nil
+	return lines
 }
 
-func routes(ns string) ([]string, error) {
+func (v view) routes() []string {
 	var lines []string
-	for _, family := range []string{"-4", "-6"} {
-		all, err := show(ns, "ip", family, "-j", "route", "show", "table", "all")
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range all {
+	for option, family := range v.family {
+		for _, r := range family.routes {
 			if r["table"] == "local" {
 				continue
 			}
@@ -183,24 +245,20 @@ func routes(ns string) ([]string, error) {
 			if flags, ok := r["flags"].([]any); ok { // linkdown, dead: the carrier's
 				r["flags"] = slices.DeleteFunc(flags, func(f any) bool { return f != "onlink" })
 			}
-			lines = append(lines, "route "+family+" "+line(r, "dst", "gateway", "dev"))
+			lines = append(lines, "route "+option+" "+line(r, "dst", "gateway", "dev"))
 		}
 	}
-	return lines, nil
+	return lines
 }
 
-func rules(ns string) ([]string, error) {
+func (v view) rules() []string {
 	var lines []string
-	for _, family := range []string{"-4", "-6"} {
-		all, err := show(ns, "ip", family, "-j", "rule", "show")
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range all {
-			lines = append(lines, "rule "+family+" "+line(r, "priority"))
+	for option, family := range v.family {
+		for _, r := range family.rules {
+			lines = append(lines, "rule "+option+" "+line(r, "priority"))
 		}
 	}
-	return lines, nil
+	return lines
 }
 
 // confs are the per-device sysctls that NetState shows.
@@ -211,47 +269,71 @@ var confs = map[string][]string{
 		"addr_gen_mode", "disable_ipv6", "accept_dad", "forwarding"},
 }
 
+const sysctlTop = "/proc/sys/net/"
+
 func sysctls(ns string) ([]string, error) {
-	const top = "/proc/sys/net/"
-	script := "grep -Hs '' " + top + "ipv4/ip_forward"
-	for _, family := range slices.Sorted(maps.Keys(confs)) {
-		for _, name := range confs[family] {
-			script += fmt.Sprintf(" %s%s/conf/*/%s", top, family, name)
+	patterns := []string{sysctlTop + "ipv4/ip_forward"}
+	for family, names := range confs {
+		for _, name := range names {
+			patterns = append(patterns, sysctlTop+family+"/conf/*/"+name)
 		}
 	}
-	r := inside(ns, "sh", "-c", script)
+	if ns == "" {
+		return hostSysctls(patterns)
+	}
+	r := inside(ns, "sh", "-c", "grep -Hs '' "+strings.Join(patterns, " "))
 	if r.Code > 2 || r.Stdout == "" { // 2: a name that this kernel lacks
 		return nil, fmt.Errorf("cannot read the sysctls: %v", r)
 	}
 	var lines []string
 	for l := range strings.Lines(r.Stdout) {
-		name, value, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(l, top)), ":")
-		lines = append(lines, "sysctl "+name+" = "+value)
+		path, value, _ := strings.Cut(l, ":")
+		lines = append(lines, sysctlLine(path, value))
 	}
 	return lines, nil
 }
 
-// neighbours are what somebody wrote into the neighbour tables and the ports'
-// lists of addresses; what the kernel learned comes and goes.
-func neighbours(ns string) ([]string, error) {
+// hostSysctls reads those of the namespace that the test is in.
+func hostSysctls(patterns []string) ([]string, error) {
 	var lines []string
-	for _, ask := range [][]string{
-		{"ip", "-j", "neigh", "show", "nud", "permanent"},
-		{"ip", "-j", "neigh", "show", "proxy"},
-		{"bridge", "-j", "fdb", "show"},
-	} {
-		all, err := show(ns, ask...)
+	for _, pattern := range patterns {
+		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, err
 		}
-		for _, n := range all {
-			if mac, _ := n["mac"].(string); isMulticast(mac) {
-				continue // joined and left as addresses come and go
+		for _, path := range paths {
+			value, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // its device has gone
 			}
-			lines = append(lines, line(n, "ifname", "dev", "dst", "mac"))
+			if err != nil {
+				return nil, err
+			}
+			lines = append(lines, sysctlLine(path, string(value)))
 		}
 	}
 	return lines, nil
+}
+
+func sysctlLine(path, value string) string {
+	return "sysctl " + strings.TrimPrefix(path, sysctlTop) + " = " + strings.TrimSpace(value)
+}
+
+// neighbours are what somebody wrote into the neighbour tables and the ports'
+// lists of addresses; what the kernel learned comes and goes.
+func (v view) neighbours(ns string) ([]string, error) {
+	all, err := show(ns, "bridge", "-j", "fdb", "show")
+	for _, family := range v.family {
+		all = append(all, family.neighbours...)
+	}
+	var lines []string
+	for _, n := range all {
+		if mac, _ := n["mac"].(string); isMulticast(mac) {
+			continue // joined and left as addresses come and go
+		}
+		lines = append(lines, line(n, "ifname", "dev", "dst", "mac"))
+	}
+	return lines, err
 }
 
 func isMulticast(mac string) bool {

@@ -91,11 +91,24 @@ func awaitLinkLocal(port string) error {
 		return nil
 	}
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if r := run("", "ip", "-6", "-o", "addr", "show", "dev", port, "scope", "link"); r.Stdout != "" {
+		if hasLinkLocal(port) {
 			return nil
 		}
 	}
 	return fmt.Errorf("%s has had no link-local address for 3 seconds", port)
+}
+
+// hasLinkLocal looks into if_inet6: address, index, prefix length, scope,
+// flags, name.
+func hasLinkLocal(port string) bool {
+	const scopeLink = "20"
+	all, _ := os.ReadFile("/proc/net/if_inet6")
+	for line := range strings.Lines(string(all)) {
+		if f := strings.Fields(line); len(f) == 6 && f[3] == scopeLink && f[5] == port {
+			return true
+		}
+	}
+	return false
 }
 
 // batch runs lines of `ip -batch` in a namespace; a line that starts with
@@ -111,8 +124,11 @@ func batch(ns string, lines ...string) error {
 			ips += l + "\n"
 		}
 	}
-	script := sets + "exec ip -batch - <<END\n" + ips + "END\n"
-	if r := run(script, enter(ns, []string{"sh", "-es"})...); r.Code != 0 {
+	script, argv := ips, []string{"ip", "-batch", "-"}
+	if sets != "" {
+		script, argv = sets+"exec ip -batch - <<END\n"+ips+"END\n", []string{"sh", "-es"}
+	}
+	if r := run(script, enter(ns, argv)...); r.Code != 0 {
 		return fmt.Errorf("%v\n%s", r, script)
 	}
 	return nil
@@ -125,10 +141,10 @@ func newNamespace(path string) error {
 		return err
 	}
 	f.Close()
-	if r := run("", "unshare", "--net="+path, "true"); r.Code != 0 {
+	if r := run("", "unshare", "--net="+path, "ip", "link", "set", "lo", "up"); r.Code != 0 {
 		return errors.New(r.String())
 	}
-	return batch(path, "link set lo up")
+	return nil
 }
 
 func dropNamespace(path string) error {

@@ -85,7 +85,11 @@ func (s Snapshot) add(d map[Thing]int) {
 }
 
 func netThings(*Host) ([]Thing, error) {
-	state, err := netState("")
+	v, err := look("")
+	if err != nil {
+		return nil, err
+	}
+	state, err := v.state("")
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +98,7 @@ func netThings(*Host) ([]Thing, error) {
 		kind, text, _ := strings.Cut(strings.TrimSpace(l), " ")
 		things = append(things, Thing{kind, text})
 	}
-	neighs, err := neighbours("")
+	neighs, err := v.neighbours("")
 	for _, n := range neighs {
 		things = append(things, Thing{"neighbour", n})
 	}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// beside are packages of the image beyond those that the tests need: to load
+// modules, and for a person in a shell.
+var beside = []string{"kmod", "tcpdump"}
+
+// furnish makes a Debian system what the tests want to find.
+//
+// The options are those that systemd brings: else loading one of these modules
+// makes a device of its kind.
+const furnish = `
+mkdir -p "$1/vm" "$1/lib/modules"
+for option in 'bonding max_bonds=0' 'dummy numdummies=0' 'ifb numifbs=0'; do
+	echo "options $option"
+done >"$1/etc/modprobe.d/vm.conf"
+`
+
+// image is a directory with image, a disk with Debian on it.
+func (c cache) image(root string) (string, error) {
+	listed, err := commandOutput(root, "test/install", "--list", "base", "web", "files")
+	if err != nil {
+		return "", err
+	}
+	packages := append(strings.Fields(listed), beside...)
+	return c.get("image", append([]string{furnish}, packages...), func(dir string) error {
+		return buildImage(dir, packages)
+	})
+}
+
+func buildImage(dir string, packages []string) error {
+	if os.Getuid() != 0 {
+		return errors.New("its files belong to root and others\nhint: make it as root, once: sudo bin/vm -build")
+	}
+	a := apt{dir}
+	if err := a.writeSources(); err != nil {
+		return err
+	}
+	release, err := commandOutput("", "sh", "-c", `. /etc/os-release && echo "$VERSION_CODENAME"`)
+	if err != nil {
+		return err
+	}
+	tree := filepath.Join(dir, "tree")
+	defer os.RemoveAll(tree)
+	if _, err := commandOutput(dir, "mmdebstrap", "--quiet", "--variant=minbase",
+		"--include="+strings.Join(packages, ","), "--customize-hook="+furnish,
+		strings.TrimSpace(release), tree, a.sources()); err != nil {
+		return err
+	}
+	_, err = commandOutput("", "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal",
+		"-d", tree, filepath.Join(dir, "image"), "2G")
+	return err
+}
