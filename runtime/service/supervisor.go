@@ -92,7 +92,9 @@ func (s *supervisor) run() {
 		case <-rest.C:
 			// An init has nothing to do for months. What is pooled (sync.Pool)
 			// outlives one collection, and a stack shrinks by half in each.
-			runtime.GC()
+			for range 3 {
+				runtime.GC()
+			}
 			debug.FreeOSMemory()
 			continue
 		case <-s.exits:
