@@ -24,7 +24,7 @@ func makeVS(t *testing.T, h *lab.Host) {
 		ip link add eth0 link eth1 netns vs8 address `+vs8MAC+` type macvlan mode bridge
 		ip -n vs8 link set lo up
 		ip -n vs8 addr add 192.0.2.8/24 dev eth0
-		ip -n vs8 addr add 2001:db8::8/64 dev eth0
+		ip -n vs8 addr add 2001:db8::8/64 dev eth0 nodad
 		ip -n vs8 link set eth0 up`)
 	t.Cleanup(func() { destroyVS(t, h) })
 }

@@ -41,17 +41,14 @@ func (a apt) writeSources() error {
 }
 
 func (a apt) run(command string, args ...string) (string, error) {
-	argv := []string{command}
-	for option, value := range map[string]string{
-		"Dir::State":           filepath.Join(a.dir, "state"),
-		"Dir::State::status":   "/dev/null",
-		"Dir::Cache":           filepath.Join(a.dir, "cache"),
-		"Dir::Etc::sourcelist": a.sources(),
-		// Nothing else counts; /dev/null is how apt.conf(5) says none.
-		"Dir::Etc::sourceparts": "/dev/null",
-		"APT::Sandbox::User":    "",
-	} {
-		argv = append(argv, "-o", option+"="+value)
+	argv := []string{command,
+		"-o", "Dir::State=" + filepath.Join(a.dir, "state"),
+		"-o", "Dir::State::status=/dev/null",
+		"-o", "Dir::Cache=" + filepath.Join(a.dir, "cache"),
+		"-o", "Dir::Etc::sourcelist=" + a.sources(),
+		"-o", "Dir::Etc::sourceparts=/dev/null",
+		// Its user for downloads could not write here.
+		"-o", "APT::Sandbox::User=",
 	}
 	return commandOutput(a.dir, append(argv, args...)...)
 }

@@ -70,7 +70,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// output runs a command and returns what it prints; its error has what it said.
+// commandOutput runs a command and returns what it prints; its error has what it said.
 func commandOutput(dir string, argv ...string) (string, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = dir

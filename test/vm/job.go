@@ -27,13 +27,6 @@ type job struct {
 	Shell bool // on the console, instead
 }
 
-func (j job) name() string {
-	if j.Shell {
-		return "shell"
-	}
-	return strings.TrimSuffix(filepath.Base(j.Args[0]), ".test")
-}
-
 // A message is what the guest says. Gob leaves out what is zero.
 type message struct {
 	Kind   kind

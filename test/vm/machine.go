@@ -61,46 +61,52 @@ func (m machine) runTwice(disk *os.File, o options) result {
 }
 
 func (m machine) run(disk *os.File, o options) result {
-	begun := time.Now()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	limit := time.AfterFunc(bootLimit, func() { cancel(fmt.Errorf("it did not start within %s", bootLimit)) })
-	defer func() { limit.Stop() }()
-
 	q, err := m.start(ctx, disk, o.shell)
 	if err != nil {
 		return result{status: broken, failure: err}
 	}
 	r := result{status: broken, failure: errors.New("it ended before the program did")}
-	for in := gob.NewDecoder(q.messages); ; {
+	r.follow(q.messages, o.limit, cancel)
+	if cause := context.Cause(ctx); r.failure != nil && cause != nil {
+		r.failure = cause
+	}
+	cancel(nil)
+	q.messages.Close()
+	q.Wait()
+	r.cpu = q.ProcessState.UserTime() + q.ProcessState.SystemTime()
+	r.console = <-q.console
+	return r
+}
+
+// follow does what the messages say until the program has ended or QEMU has. It
+// has QEMU ended when the boot or the program takes too long.
+func (r *result) follow(messages io.Reader, limit time.Duration, end context.CancelCauseFunc) {
+	begun := time.Now()
+	timer := time.AfterFunc(bootLimit, func() { end(fmt.Errorf("it did not start within %s", bootLimit)) })
+	defer func() { timer.Stop() }()
+	for in := gob.NewDecoder(messages); ; {
 		var msg message
 		if in.Decode(&msg) != nil {
-			break // QEMU has ended, or was killed
+			return
 		}
 		switch msg.Kind {
 		case started:
-			limit.Stop()
-			limit = time.AfterFunc(o.limit, func() { cancel(fmt.Errorf("the program did not end within %s", o.limit)) })
 			r.boot = time.Since(begun)
+			timer.Stop()
+			timer = time.AfterFunc(limit, func() { end(fmt.Errorf("the program did not end within %s", limit)) })
 		case output:
-			os.Stdout.Write(msg.Data) // nobody reads it: the status still counts
+			os.Stdout.Write(msg.Data) // where nobody reads it the status still counts
 		case file:
 			if err := os.WriteFile(msg.File, msg.Data, 0o644); err != nil {
 				fmt.Fprintln(os.Stderr, "vm:", err)
 			}
 		case ended:
 			r.status, r.failure = msg.Status, nil
-			cancel(nil)
+			return
 		}
 	}
-	q.messages.Close()
-	q.Wait()
-	r.cpu = q.ProcessState.UserTime() + q.ProcessState.SystemTime()
-	r.console = <-q.console
-	if cause := context.Cause(ctx); r.failure != nil && cause != nil {
-		r.failure = cause
-	}
-	return r
 }
 
 // A qemu is a running virtual machine.

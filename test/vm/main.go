@@ -11,8 +11,11 @@ import (
 	"time"
 )
 
-// broken is the exit status of a virtual machine that failed.
-const broken = 125
+// Exit statuses that are not the program's.
+const (
+	noKernel = 3   // of -build: no archive has this kernel
+	broken   = 125 // the virtual machine failed
+)
 
 func main() {
 	// The kernel kills QEMU with the thread that started it (PR_SET_PDEATHSIG),
@@ -26,10 +29,6 @@ func main() {
 	status, err := run()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "vm:", err)
-		status = broken
-	}
-	if errors.Is(err, errNoKernel) {
-		status = 3
 	}
 	os.Exit(status)
 }
@@ -48,7 +47,7 @@ func run() (int, error) {
 	flag.StringVar(&o.kernel, "kernel", "6.1", "kernel `version`: the newest that begins so")
 	flag.DurationVar(&o.limit, "time", 0, "time `limit` of the program (default: -test.timeout and half a minute, or 10m)")
 	flag.StringVar(&o.report, "report", "", "append a line of what it took to this `file`")
-	flag.BoolVar(&o.build, "build", false, "make what is not in the cache, and run nothing")
+	flag.BoolVar(&o.build, "build", false, "make what is not in the cache, and run nothing; exit status 3 if no archive has the kernel")
 	flag.BoolVar(&o.shell, "shell", false, "a root shell on this terminal instead of a program")
 	flag.Parse()
 	if !o.build && !o.shell && flag.NArg() == 0 {
@@ -57,24 +56,33 @@ func run() (int, error) {
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return 0, err
+		return broken, err
 	}
 	root := filepath.Dir(filepath.Dir(self))
 	m, err := newMachine(root, o.kernel)
-	if err != nil || o.build {
-		return 0, err
+	switch {
+	case o.build && errors.Is(err, errNoKernel):
+		return noKernel, err
+	case err != nil:
+		return broken, err
+	case o.build:
+		return 0, nil
 	}
-	j := job{Args: flag.Args(), Shell: o.shell}
+	return m.play(job{Args: flag.Args(), Shell: o.shell}, o)
+}
+
+// play runs the job and reports what became of it.
+func (m machine) play(j job, o options) (int, error) {
 	if o.limit == 0 {
 		o.limit = timeLimit(j.Args)
 	}
 	disk, err := pack(j)
 	if err != nil {
-		return 0, err
+		return broken, err
 	}
 	begun := time.Now()
 	r := m.runTwice(disk, o)
-	return r.status, r.report(o, j, time.Since(begun))
+	return r.status, r.report(o, time.Since(begun))
 }
 
 // timeLimit leaves a test binary the time to end itself with a report.
@@ -90,11 +98,15 @@ func timeLimit(args []string) time.Duration {
 	return 10 * time.Minute
 }
 
-// report adds a line to the file: kernel, program, seconds to its start, in all
-// and of processor time, exit status.
-func (r result) report(o options, j job, took time.Duration) error {
+// report adds a line to the file: kernel, directory, seconds to the program's
+// start, in all, and of processor time, exit status.
+func (r result) report(o options, took time.Duration) error {
 	if o.report == "" {
 		return nil
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
 	}
 	f, err := os.OpenFile(o.report, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -102,6 +114,6 @@ func (r result) report(o options, j job, took time.Duration) error {
 	}
 	defer f.Close()
 	_, err = fmt.Fprintf(f, "%s\t%s\t%.1f\t%.1f\t%.1f\t%d\n",
-		o.kernel, j.name(), r.boot.Seconds(), took.Seconds(), r.cpu.Seconds(), r.status)
+		o.kernel, dir, r.boot.Seconds(), took.Seconds(), r.cpu.Seconds(), r.status)
 	return err
 }
