@@ -131,13 +131,14 @@ func measure(program string) error {
 	}
 	// It gives memory back when nothing has happened for a second; the runtime goes
 	// on with that for a while.
+	var over error
 	for range 10 {
 		<-time.After(2 * time.Second)
-		if err = report("after work", c.Pid(), budget); err == nil {
+		if over = report("after work", c.Pid(), budget); over == nil {
 			return c.Kill(ctx)
 		}
 	}
-	return err
+	return over
 }
 
 // work has the init do what it does in months.
