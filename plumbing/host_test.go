@@ -136,7 +136,7 @@ var impossible = setRoute{Route: Route{
 
 // look is all that iproute2 shows of a namespace, sorted; the addresses of a
 // device are below it in their order, which matters. What depends on the moment
-// is left out: indexes, duplicate address detection, and the kernel's own table
+// is left out: indexes, operational states (linkwatch), duplicate address detection, and the kernel's own table
 // local, which it fills a little later (addrconf_dad_work).
 func look(t fataler, h *lab.Host, place Place) string {
 	t.Helper()
@@ -180,7 +180,7 @@ func show(t fataler, h *lab.Host, argv ...string) []map[string]any {
 
 func line(t fataler, o map[string]any) string {
 	t.Helper()
-	for _, key := range []string{"ifindex", "link_index", "tentative", "optimistic", "expires"} {
+	for _, key := range []string{"ifindex", "link_index", "operstate", "tentative", "optimistic", "expires"} {
 		delete(o, key)
 	}
 	for _, life := range []string{"valid_life_time", "preferred_life_time"} {
