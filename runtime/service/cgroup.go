@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,14 +96,45 @@ func cgroupTree() (string, error) {
 	return "", errors.Join(lines.Err(), fs.ErrNotExist)
 }
 
-// RemoveCgroup removes the cgroups of a virtual server that has no processes any
-// more. Absent already is success.
+// RemoveCgroup removes the cgroups of a virtual server whose init has ended. What
+// is left in them, such as an init that a crash has left on its way, is ended.
+// Absent already is success.
 func RemoveCgroup(id int) error {
 	top, err := cgroupTree()
 	if err != nil {
 		return nil
 	}
 	dir := filepath.Join(top, cgroupTop, fmt.Sprintf("vs%d", id))
+	err = removeTree(top, dir)
+	for end := time.Now().Add(margin); errors.Is(err, unix.EBUSY) && time.Now().Before(end); err = removeTree(top, dir) {
+		g, gone := os.OpenRoot(dir)
+		if gone != nil {
+			continue
+		}
+		group := &cgroup{g}
+		group.kill()
+		group.awaitChange(100 * time.Millisecond)
+		group.close()
+	}
+	return err
+}
+
+// awaitChange waits until the cgroup has no processes any more, or a while: the
+// kernel tells by cgroup.events.
+func (g *cgroup) awaitChange(most time.Duration) {
+	f, err := g.root.Open("cgroup.events")
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	var b [256]byte
+	n, _ := f.Read(b[:])
+	if strings.Contains(string(b[:n]), "populated 1") {
+		unix.Poll([]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}, int(most.Milliseconds()))
+	}
+}
+
+func removeTree(top, dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

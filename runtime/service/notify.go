@@ -6,6 +6,7 @@ import (
 	"log"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,7 +23,7 @@ func listenForNotes(notes chan<- note) error {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
 	}
 	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrUnix{Name: notifySocket})
+		err = bindPatiently(fd)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot listen for what services say: %w", err)
@@ -42,6 +43,17 @@ func listenForNotes(notes chan<- note) error {
 		}
 	}()
 	return nil
+}
+
+// bindPatiently waits for the end of an init that a crash has left on its way: it
+// finds nobody to tell that it is ready, and exits.
+func bindPatiently(fd int) error {
+	for end := time.Now().Add(2 * time.Second); ; <-time.After(5 * time.Millisecond) {
+		err := unix.Bind(fd, &unix.SockaddrUnix{Name: notifySocket})
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 func receiveNote(conn syscall.RawConn) (note, error) {
