@@ -37,7 +37,7 @@ its own interfaces on the host's ports, its own addresses, routes, services and
 counters.
 
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --gateway 192.0.2.1
-  vsrun service add 8 web -- nginx -g 'daemon off;'
+  vsrun service add 8 web --capability nginx -- nginx -g 'daemon off;'
   vsrun show 8
   vsrun stats 8
   vsrun disable 8          off the network, kept

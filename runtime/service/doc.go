@@ -13,8 +13,9 @@
 // It does not make or configure the network namespace (packages nsutil and
 // plumbing do), keeps no desired state on disk (package runtime does, and hands
 // the whole list to [Client.Set]), does not limit the memory that is used in
-// these directories, and does not find processes that left their service's
-// process group; those live until the virtual server ends.
+// these directories and, on a host without cgroups (v2), does not find processes
+// that left their service's process group; those live until the virtual server
+// ends.
 //
 // It needs Linux 5.8 (statx(2) of mounts, setns(2) with a pidfd).
 //
