@@ -1,6 +1,8 @@
 package service
 
 import (
+	"errors"
+	"io/fs"
 	"log"
 	"os"
 	"slices"
@@ -127,11 +129,9 @@ func (s *supervisor) withOutput(u *unit, fn func(out *os.File) error) error {
 		return err
 	}
 	defer out.Close()
-	if u.group == nil {
-		if u.group, err = s.group.child(leafName(u.service.Name, u.groups)); err != nil {
-			in.Close()
-			return err
-		}
+	if err := s.makeGroup(u); err != nil {
+		in.Close()
+		return err
 	}
 	if u.journal == nil {
 		u.journal = newJournal(s.logs, u.service.Name)
@@ -156,6 +156,22 @@ func (s *supervisor) checked(u *unit, status unix.WaitStatus) {
 		return
 	}
 	s.lookAgain(u)
+}
+
+// makeGroup gives a unit a cgroup that nothing was killed in: one that is there is
+// an init's that has ended.
+func (s *supervisor) makeGroup(u *unit) (err error) {
+	if s.group == nil || u.group != nil {
+		return nil
+	}
+	for {
+		name := leafName(u.service.Name, u.groups)
+		if _, gone := s.group.root.Stat(name); errors.Is(gone, fs.ErrNotExist) || s.group.root.Remove(name) == nil {
+			u.group, err = s.group.child(name)
+			return err
+		}
+		u.groups++
+	}
 }
 
 // dropGroup lets go of a unit's cgroup; the next start makes another one.
