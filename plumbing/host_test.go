@@ -183,6 +183,9 @@ func line(t fataler, o map[string]any) string {
 	for _, key := range []string{"ifindex", "link_index", "operstate", "tentative", "optimistic", "expires"} {
 		delete(o, key)
 	}
+	if flags, ok := o["flags"].([]any); ok { // the carrier's
+		o["flags"] = slices.DeleteFunc(flags, func(f any) bool { return f == "NO-CARRIER" || f == "LOWER_UP" })
+	}
 	for _, life := range []string{"valid_life_time", "preferred_life_time"} {
 		if left, ok := o[life].(json.Number); ok && left != "4294967295" { // not for ever
 			o[life] = "limited"

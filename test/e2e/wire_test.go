@@ -556,7 +556,8 @@ func TestServersAreIsolated(t *testing.T) {
 			}
 		}
 	}
-	if got, want := strings.Fields(look("ls", "/sys/class/net")), []string{"eth0", "lo"}; !slices.Equal(got, want) {
+	// The bonding module has a file of its own there, for this namespace's bonds.
+	if got, want := strings.Fields(strings.TrimPrefix(look("ls", "/sys/class/net"), "bonding_masters\n")), []string{"eth0", "lo"}; !slices.Equal(got, want) {
 		t.Errorf("devices in /sys: %v, want %v", got, want)
 	}
 	for _, name := range []string{"@secret-host", "@secret-vs9"} {

@@ -35,6 +35,7 @@ func (c cache) get(name string, recipe []string, fill func(dir string) error) (s
 	if exists(path) {
 		return path, nil
 	}
+	c.remove("new-*") // of processes that were killed: they would hold the lock
 	begun := time.Now()
 	fmt.Fprintf(os.Stderr, "vm: making %s …\n", name)
 	room, err := os.MkdirTemp(c.dir, "new-")
@@ -45,15 +46,19 @@ func (c cache) get(name string, recipe []string, fill func(dir string) error) (s
 	if err := fill(room); err != nil {
 		return "", fmt.Errorf("cannot make %s: %w", name, err)
 	}
-	old, _ := filepath.Glob(filepath.Join(c.dir, name+"-*"))
-	for _, path := range old {
-		os.RemoveAll(path)
-	}
+	c.remove(name + "-*")
 	if err := os.Chmod(room, 0o755); err != nil {
 		return "", err
 	}
 	fmt.Fprintf(os.Stderr, "vm: made %s in %.0f s\n", name, time.Since(begun).Seconds())
 	return path, os.Rename(room, path)
+}
+
+func (c cache) remove(pattern string) {
+	old, _ := filepath.Glob(filepath.Join(c.dir, pattern))
+	for _, path := range old {
+		os.RemoveAll(path)
+	}
 }
 
 // lock waits for others that make something. Closing the file unlocks.
@@ -62,6 +67,10 @@ func (c cache) lock() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		return f, nil
+	}
+	fmt.Fprintln(os.Stderr, "vm: waiting for another that fills the cache …")
 	return f, syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
 }
 

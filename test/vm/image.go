@@ -1,6 +1,7 @@
 package main
 
 import (
+	_ "embed"
 	"errors"
 	"os"
 	"path/filepath"
@@ -22,19 +23,27 @@ for option in 'bonding max_bonds=0' 'dummy numdummies=0' 'ifb numifbs=0'; do
 done >"$1/etc/modprobe.d/vm.conf"
 `
 
-// image is a directory with image, a disk with Debian on it.
+//go:embed image.go
+var imageSource string
+
+// image is a directory with image, a disk with the machine's release of Debian.
 func (c cache) image(root string) (string, error) {
 	listed, err := commandOutput(root, "test/install", "--list", "base", "web", "files")
 	if err != nil {
 		return "", err
 	}
+	release, err := commandOutput("", "sh", "-c", `. /etc/os-release && echo "$VERSION_CODENAME"`)
+	if err != nil {
+		return "", err
+	}
+	release = strings.TrimSpace(release)
 	packages := append(strings.Fields(listed), beside...)
-	return c.get("image", append([]string{furnish}, packages...), func(dir string) error {
-		return buildImage(dir, packages)
+	return c.get("image", append([]string{imageSource, release}, packages...), func(dir string) error {
+		return buildImage(dir, release, packages)
 	})
 }
 
-func buildImage(dir string, packages []string) error {
+func buildImage(dir, release string, packages []string) error {
 	if os.Getuid() != 0 {
 		return errors.New("its files belong to root and others\nhint: make it as root, once: sudo bin/vm -build")
 	}
@@ -42,18 +51,14 @@ func buildImage(dir string, packages []string) error {
 	if err := a.writeSources(); err != nil {
 		return err
 	}
-	release, err := commandOutput("", "sh", "-c", `. /etc/os-release && echo "$VERSION_CODENAME"`)
-	if err != nil {
-		return err
-	}
 	tree := filepath.Join(dir, "tree")
 	defer os.RemoveAll(tree)
 	if _, err := commandOutput(dir, "mmdebstrap", "--quiet", "--variant=minbase",
 		"--include="+strings.Join(packages, ","), "--customize-hook="+furnish,
-		strings.TrimSpace(release), tree, a.sources()); err != nil {
+		release, tree, a.sources()); err != nil {
 		return err
 	}
-	_, err = commandOutput("", "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal",
+	_, err := commandOutput("", "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal",
 		"-d", tree, filepath.Join(dir, "image"), "2G")
 	return err
 }

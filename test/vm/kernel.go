@@ -14,14 +14,16 @@ import (
 //go:embed init.sh
 var initScript string
 
+//go:embed kernel.go
+var kernelSource string
+
 // bootModules are what the init needs to find the disks. The others are loaded
 // from a disk when the kernel asks for them.
 var bootModules = []string{"virtio_pci", "virtio_blk", "virtio_console", "ext4"}
 
 // kernel is a directory with vmlinuz, initrd and modules, a disk.
 func (c cache) kernel(version string) (string, error) {
-	recipe := append([]string{version, initScript}, bootModules...)
-	return c.get("kernel-"+version, recipe, func(dir string) error {
+	return c.get("kernel-"+version, []string{kernelSource, initScript}, func(dir string) error {
 		tree := filepath.Join(dir, "tree")
 		defer os.RemoveAll(tree)
 		if err := fetchKernel(version, tree); err != nil {

@@ -154,8 +154,9 @@ func (m machine) start(ctx context.Context, disk *os.File, shell bool) (*qemu, e
 // arguments are those of QEMU. Its software emulation is used even where there
 // is KVM, so that it is the same everywhere; with more than one processor some
 // kernels crash in it. Without erms and fsrm the kernel, libc and Go do not copy
-// and clear by `rep movsb` and `rep stosb`, which it emulates byte by byte: that
-// saves a third of all time.
+// and clear by `rep movsb` and `rep stosb`, which it emulates byte by byte. With
+// norandmaps a program is at the same address each time, and what QEMU has
+// translated of it counts again: it starts four times as fast.
 func (m machine) arguments(shell bool) []string {
 	console := []string{"-add-fd", "fd=4,set=4", "-chardev", "file,id=console,path=/dev/fdset/4,append=on"}
 	if shell {
@@ -165,7 +166,7 @@ func (m machine) arguments(shell bool) []string {
 		"-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm", "-smp", "1", "-m", "1024",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(m.kernel, "vmlinuz"), "-initrd", filepath.Join(m.kernel, "initrd"),
-		"-append", "console=ttyS0 loglevel=5 panic=-1 oops=panic no_timer_check tsc=reliable random.trust_cpu=on mitigations=off",
+		"-append", "console=ttyS0 loglevel=5 panic=-1 oops=panic no_timer_check tsc=reliable random.trust_cpu=on mitigations=off norandmaps",
 		"-serial", "chardev:console",
 		"-add-fd", "fd=3,set=3", "-chardev", "file,id=messages,path=/dev/fdset/3,append=on",
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=messages",

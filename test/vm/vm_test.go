@@ -201,7 +201,7 @@ func TestCoverageComesBack(t *testing.T) {
 
 func TestKernelPanics(t *testing.T) {
 	t.Parallel()
-	status, stdout, stderr := outcome(t, vm(t, "sh", "-c", "echo before; echo c >/proc/sysrq-trigger"))
+	status, stdout, stderr := outcome(t, vm(t, "sh", "-c", "echo before; sleep 1; echo c >/proc/sysrq-trigger"))
 	if status != broken || stdout != "before\n" || !strings.Contains(stderr, "Kernel panic - not syncing: sysrq") {
 		t.Errorf("exit status %d\nstdout: %s\nstderr: %s", status, stdout, stderr)
 	}
