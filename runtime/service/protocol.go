@@ -62,7 +62,7 @@ type Status struct {
 	Restarts int       `json:"restarts"` // how often it was started again unasked
 	Since    time.Time `json:"since"`    // when it came into State
 	Last     string    `json:"last,omitempty"`
-	Use      Use       `json:"use,omitzero"` // of all its processes together
+	Use      Use       `json:"use"` // of all its processes together
 }
 
 var errTooLong = errors.New("a request is longer than 1 MiB")
