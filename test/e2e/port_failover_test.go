@@ -396,10 +396,13 @@ func TestPortLACP(t *testing.T) {
 		return reach(peer, "192.0.2.8")
 	})
 	s := &site{Host: h, client: peer}
-	s.awaitMembers(t, "bond0", "eth1:up,eth2:up")
-	if got := s.port(t, "bond0"); got.State != "up" {
-		t.Errorf("%+v", got)
-	}
+	// Both ends may still move a link in and out before they agree for good.
+	awaitLong(t, func() error {
+		if got := s.port(t, "bond0"); got.State != "up" || got.members() != "eth1:up,eth2:up" {
+			return fmt.Errorf("%+v", got)
+		}
+		return nil
+	})
 	// Of many flows, each member carries some.
 	a, b := sent(t, "eth1"), sent(t, "eth2")
 	for k := range 64 {
