@@ -20,7 +20,7 @@ import (
 )
 
 // budget is what an init at rest may have resident, in KiB.
-const budget = 5 * 1024
+const budget = 4608
 
 // There is an init for every virtual server, so each package it contains is
 // paid for a thousand times.
@@ -135,10 +135,21 @@ func measure(program string) error {
 	for range 10 {
 		<-time.After(2 * time.Second)
 		if over = report("after work", c.Pid(), budget); over == nil {
-			return c.Kill(ctx)
+			break
 		}
 	}
-	return over
+	if over != nil {
+		return over
+	}
+	// What was given back comes again with the first request.
+	for _, when := range []string{"the first request", "the next"} {
+		begin := time.Now()
+		if _, err := c.Status(ctx); err != nil {
+			return err
+		}
+		fmt.Printf("%s took %s\n", when, time.Since(begin))
+	}
+	return c.Kill(ctx)
 }
 
 // work has the init do what it does in months.

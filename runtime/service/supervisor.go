@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"log"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -90,12 +88,7 @@ func (s *supervisor) run() {
 	for s.ending == nil || s.busy() {
 		select {
 		case <-rest.C:
-			// An init has nothing to do for months. What is pooled (sync.Pool)
-			// outlives one collection, and a stack shrinks by half in each.
-			for range 3 {
-				runtime.GC()
-			}
-			debug.FreeOSMemory()
+			giveBack()
 			continue
 		case <-s.exits:
 			s.reap()
