@@ -48,7 +48,8 @@ A document (-f) is YAML or JSON:
       restart: always          # or on-failure, never
       private: [/var/lib/nginx]  # kept until it is destroyed
       after: [auth]            # started when these are ready, stopped before them
-      ready: {tcp: 80, timeout: 30s}  # or notify: true (sd_notify), or command: […]
+      ready: {tcp: 80, timeout: 30s}  # or notify: true (sd_notify), command: […],
+                               # output: "ready to serve" (in a line that it writes)
       stop: {signal: TERM, timeout: 10s}
       reload: HUP
       user: root               # and group

@@ -90,6 +90,7 @@ func (f *serviceFlags) register(c *cobra.Command) {
 	flags.StringSliceVar(&s.After, "after", nil, "services that have to be ready before it is started")
 	flags.IntVar(&s.Ready.TCP, "ready-tcp", 0, "it is ready when somebody listens on this port")
 	flags.BoolVar(&s.Ready.Notify, "ready-notify", false, "it says itself when it is ready (sd_notify)")
+	flags.StringVar(&s.Ready.Output, "ready-output", "", "it is ready when a line that it writes has this text in it")
 	flags.DurationVar(&f.readyWithin, "ready-within", 0, "how long that may take (default 30s)")
 	flags.StringVar(&s.Stop.Signal, "stop-signal", "", "what asks it to end (default TERM)")
 	flags.DurationVar(&f.stopTimeout, "stop-timeout", 0, "how long it gets to end before it is killed (default 10s)")

@@ -103,8 +103,9 @@ var scratch struct {
 	b [lineSize]byte
 }
 
-// collect keeps what comes through a pipe, until nobody has its other end.
-func (j *journal) collect(pipe *os.File) {
+// collect keeps what comes through a pipe, until nobody has its other end; seen, if
+// any, sees each line.
+func (j *journal) collect(pipe *os.File, seen func(line []byte)) {
 	defer pipe.Close()
 	conn, err := pipe.SyscallConn()
 	if err != nil {
@@ -118,7 +119,7 @@ func (j *journal) collect(pipe *os.File) {
 			var err error
 			n, err = unix.Read(int(fd), scratch.b[:lineSize-len(rest)])
 			if err == nil {
-				rest = j.lines(append(rest, scratch.b[:n]...))
+				rest = j.lines(append(rest, scratch.b[:n]...), seen)
 			}
 			return !errors.Is(err, unix.EAGAIN)
 		})
@@ -127,12 +128,12 @@ func (j *journal) collect(pipe *os.File) {
 		}
 	}
 	if len(rest) > 0 {
-		j.keep(string(rest))
+		j.lines(append(rest, '\n'), seen)
 	}
 }
 
 // lines keeps the lines of text and returns what is left of it.
-func (j *journal) lines(text []byte) (rest []byte) {
+func (j *journal) lines(text []byte, seen func([]byte)) (rest []byte) {
 	for {
 		end := bytes.IndexByte(text, '\n') + 1
 		if end == 0 && len(text) == lineSize {
@@ -142,6 +143,9 @@ func (j *journal) lines(text []byte) (rest []byte) {
 			return bytes.Clone(text)
 		}
 		j.keep(string(text[:end]))
+		if seen != nil {
+			seen(text[:end])
+		}
 		text = text[end:]
 	}
 }

@@ -25,7 +25,7 @@ func TestJournal(t *testing.T) {
 	fmt.Fprintf(out, "one\n\ntwo %s\nrest", long)
 	out.Close()
 	before := time.Now().Add(-time.Second)
-	j.collect(in)
+	j.collect(in, nil)
 	var got []string
 	for line := range strings.Lines(read(t, filepath.Join(root.Name(), "a.log"))) {
 		stamp, text, _ := strings.Cut(line, " ")

@@ -15,7 +15,7 @@ import (
 )
 
 // Ready says when a service that has been started counts as running, by one of
-// three signs.
+// four signs.
 type Ready struct {
 	// TCP is the port that somebody in the virtual server listens on.
 	TCP int `json:"tcp,omitempty" yaml:"tcp,omitempty"`
@@ -23,6 +23,8 @@ type Ready struct {
 	Notify bool `json:"notify,omitempty" yaml:"notify,omitempty"`
 	// Command ends with status 0. It is run as the service is, again and again.
 	Command []string `json:"command,omitempty" yaml:"command,omitempty"`
+	// Output is a text in a line that it writes, its first 4 KiB.
+	Output string `json:"output,omitempty" yaml:"output,omitempty"`
 	// Timeout is how long that may take; 0: 30 s.
 	Timeout Duration `json:"timeout,omitempty" yaml:"timeout,omitempty"`
 }
@@ -73,27 +75,34 @@ const (
 	lookEvery   = 20 * time.Millisecond  // between two looks for a port
 )
 
-func (r Ready) immediate() bool { return r.TCP == 0 && !r.Notify && len(r.Command) == 0 }
+// immediate reports whether nothing is waited for, looked whether it has to be
+// looked for.
+func (r Ready) immediate() bool { return !r.looked() && !r.Notify && r.Output == "" }
+func (r Ready) looked() bool    { return r.TCP != 0 || len(r.Command) > 0 }
 
 func (r Ready) equal(o Ready) bool {
-	return r.TCP == o.TCP && r.Notify == o.Notify && r.Timeout == o.Timeout && slices.Equal(r.Command, o.Command)
+	return r.TCP == o.TCP && r.Notify == o.Notify && r.Output == o.Output && r.Timeout == o.Timeout &&
+		slices.Equal(r.Command, o.Command)
 }
 
 func (r Ready) validate(add func(path string, err error)) {
 	signs := 0
-	for _, given := range []bool{r.TCP != 0, r.Notify, len(r.Command) > 0} {
+	for _, given := range []bool{r.TCP != 0, r.Notify, len(r.Command) > 0, r.Output != ""} {
 		if given {
 			signs++
 		}
 	}
 	if signs > 1 {
-		add("ready", errors.New("has several signs: one of tcp, notify and command"))
+		add("ready", errors.New("has several signs: one of tcp, notify, command and output"))
 	}
 	if r.TCP < 0 || r.TCP > 65535 {
 		add("ready.tcp", fmt.Errorf("%d is out of range: 1 to 65535", r.TCP))
 	}
 	if len(r.Command) > 0 && r.Command[0] == "" || slices.ContainsFunc(r.Command, func(s string) bool { return strings.ContainsRune(s, 0) }) {
 		add("ready.command", errors.New("cannot be run"))
+	}
+	if len(r.Output) > 256 || strings.ContainsAny(r.Output, "\x00\n") {
+		add("ready.output", errors.New("is more than a part of a line: 256 bytes at most"))
 	}
 	add("ready.timeout", r.Timeout.check())
 }

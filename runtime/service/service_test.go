@@ -31,6 +31,8 @@ func TestValidate(t *testing.T) {
 		"private":           {with(func(s *Service) { s.Private = []string{"/run/samba", "/sysroot"} }), nil},
 		"private, all bad":  {with(func(s *Service) { s.Private = []string{"", "a", "/", "/a/", "/a/../b", "/a\x00"} }), []string{"private[0]", "private[1]", "private[2]", "private[3]", "private[4]", "private[5]"}},
 		"private, reserved": {with(func(s *Service) { s.Private = []string{"/proc", "/sys/fs"} }), []string{"private[0]", "private[1]"}},
+		"ready":             {with(func(s *Service) { s.Ready = Ready{Output: "x"} }), nil},
+		"ready, bad":        {with(func(s *Service) { s.Ready = Ready{Output: "a\nb", TCP: 1} }), []string{"ready", "ready.output"}},
 	} {
 		var got []string
 		for _, p := range c.service.Validate() {

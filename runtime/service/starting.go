@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"log"
@@ -53,7 +54,7 @@ func (s *supervisor) settled(u *unit) bool {
 func (s *supervisor) launch(u *unit) {
 	s.arm(u, u.service.Ready.Timeout.or(startWithin))
 	t := tick{u, u.armed}
-	err := s.withOutput(u, func(out *os.File) error {
+	err := s.withOutput(u, s.expect(t, u.service.Ready.Output), func(out *os.File) error {
 		if err := u.group.limit(u.service.Resources); err != nil {
 			return err
 		}
@@ -81,8 +82,30 @@ func (s *supervisor) launched(t tick) {
 	switch {
 	case u.launched.Ready.immediate():
 		s.happen(u, live)
-	case !u.launched.Ready.Notify:
+	case u.launched.Ready.looked():
 		s.look(t)
+	}
+}
+
+// expect tells about the first line that has the text in it; nil expects none.
+func (s *supervisor) expect(t tick, text string) func(line []byte) {
+	if text == "" {
+		return nil
+	}
+	seen := false
+	return func(line []byte) {
+		if !seen && bytes.Contains(line, []byte(text)) {
+			seen = true
+			go func() { s.signs <- t }() // who collects must not wait for the loop, which may wait for it
+		}
+	}
+}
+
+// signed has seen a service's sign that it is ready.
+func (s *supervisor) signed(t tick) {
+	if u := t.unit; t.n == u.armed {
+		u.hear()
+		s.happen(u, live)
 	}
 }
 
@@ -107,7 +130,7 @@ func (s *supervisor) look(t tick) {
 
 // check starts the command that tells whether a service is ready.
 func (s *supervisor) check(u *unit) {
-	err := s.withOutput(u, func(out *os.File) error {
+	err := s.withOutput(u, nil, func(out *os.File) error {
 		pid, word, err := spawn(out, u.group, u.service.Name, order{u.launched.Ready.Command, s.env, u.launched.Settings})
 		if err == nil {
 			word.Close() // the log has what it says
@@ -122,8 +145,8 @@ func (s *supervisor) check(u *unit) {
 }
 
 // withOutput calls fn with the file that a process of the unit writes to: a pipe,
-// whose other end goes to the service's journal.
-func (s *supervisor) withOutput(u *unit, fn func(out *os.File) error) error {
+// whose other end goes to the service's journal. seen, if any, sees each line.
+func (s *supervisor) withOutput(u *unit, seen func([]byte), fn func(out *os.File) error) error {
 	in, out, err := os.Pipe()
 	if err != nil {
 		return err
@@ -136,7 +159,7 @@ func (s *supervisor) withOutput(u *unit, fn func(out *os.File) error) error {
 	if u.journal == nil {
 		u.journal = newJournal(s.logs, u.service.Name)
 	}
-	s.collecting.Go(func() { u.journal.collect(in) })
+	s.collecting.Go(func() { u.journal.collect(in, seen) })
 	return fn(out)
 }
 

@@ -63,6 +63,7 @@ func TestReady(t *testing.T) {
 		ready(role(t, "tcp6", "listen", "[::1]:8001"), Ready{TCP: 8001}),
 		ready(role(t, "notify", "notify"), Ready{Notify: true}),
 		ready(sh("command", "sleep 0.3; touch "+sign+"; exec sleep 100000"), Ready{Command: []string{"test", "-e", sign}}),
+		ready(sh("output", `echo in grace; sleep 0.3; printf 'NOT IN'; printf ' GRACE now\n'; exec sleep 100000`), Ready{Output: "NOT IN GRACE"}),
 	} {
 		t.Run(s.Name, func(t *testing.T) {
 			begin := time.Now()
@@ -112,6 +113,21 @@ func TestNeverReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the next runs", func() bool { return v.unit("next").State == Running })
+}
+
+// What a service has written in an earlier life, or others write, is no sign.
+func TestReadyByOutputOfThisLife(t *testing.T) {
+	v := plan(t)
+	once := filepath.Join(v.dir, "once")
+	v.begin()
+	a := sh("a", fmt.Sprintf("[ -e %s ] || echo up; touch %[1]s; exec sleep 100000", once))
+	a.Ready = Ready{Output: "up", Timeout: Duration(slow)}
+	if err := v.Set(t.Context(), []Service{a, sh("other", "while :; do echo up; sleep 0.05; done")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.RestartService(t.Context(), "a"); err == nil || err.Error() != "cannot start a: it was not ready after 300ms" {
+		t.Errorf("%v", err)
+	}
 }
 
 // A stranger's word counts for nothing.

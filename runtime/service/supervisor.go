@@ -32,6 +32,7 @@ type supervisor struct {
 	ticks  chan tick
 	heard  chan tick // launched processes that have become their programs, or said why not
 	looks  chan tick // times to see whether a service is ready
+	signs  chan tick // services whose output says that they are ready
 	notes  chan note // what services say of themselves
 	waits  []wait    // calls that wait for units to settle
 	ending *ending   // set once the init is to end
@@ -100,6 +101,8 @@ func (s *supervisor) run() {
 			s.launched(t)
 		case t := <-s.looks:
 			s.look(t)
+		case t := <-s.signs:
+			s.signed(t)
 		case n := <-s.notes:
 			s.noted(n)
 		case c := <-s.calls:
