@@ -4,6 +4,7 @@
 //	go test -exec "$PWD/bin/vm -kernel 6.12" ./plumbing
 //	bin/vm -kernel 6.1 sh script.sh
 //	bin/vm -kernel 6.1 -shell
+//	bin/vm -systemd -boots 2 sh script.sh
 //
 // The program gets the testdata directory of the current directory, those of its
 // arguments that are files (with a relative path, or in the directory for
@@ -12,6 +13,11 @@
 // files it writes only -test.coverprofile comes back. Kernels and the image are
 // made from the Debian packages that the machine's own apt knows, and kept in
 // .cache/vm beside the directory the command is in.
+//
+// With -systemd the guest is booted by systemd, and the program is run as a unit of
+// its own once the system is up. It can be run again after a reboot (-boots): systemd
+// then stops all units and switches off, and the same disk is booted; what the guest
+// keeps in memory, /tmp too, is gone. The variable VSRUN_VM_BOOT counts the boots.
 //
 // It does not need KVM, does not give the machine a network, does not install
 // anything, and knows no processor but amd64.

@@ -9,18 +9,19 @@ import (
 )
 
 // beside are packages of the image beyond those that the tests need: to load
-// modules, and for a person in a shell.
-var beside = []string{"kmod", "tcpdump"}
+// modules, to boot by systemd, and for a person in a shell.
+var beside = []string{"kmod", "systemd", "tcpdump"}
 
 // furnish makes a Debian system what the tests want to find.
 //
 // The options are those that systemd brings: else loading one of these modules
-// makes a device of its kind.
+// makes a device of its kind. No daemon starts at boot: the tests start them.
 const furnish = `
 mkdir -p "$1/vm" "$1/lib/modules"
 for option in 'bonding max_bonds=0' 'dummy numdummies=0' 'ifb numifbs=0'; do
 	echo "options $option"
 done >"$1/etc/modprobe.d/vm.conf"
+rm -rf "$1"/etc/systemd/system/*.wants
 `
 
 //go:embed image.go

@@ -27,13 +27,35 @@ run mkdir -p /root/dev/pts /root/dev/shm
 run mount -t devpts -o gid=5,mode=620 devpts /root/dev/pts
 run mount -t tmpfs -o mode=1777 tmpfs /root/dev/shm
 
+echo 0123456789abcdef0123456789abcdef >/root/etc/machine-id
+echo vm >/root/etc/hostname
+run hostname -F /root/etc/hostname
+
+# systemd does the rest itself, and switches off in order when the program ends.
+if run grep -qw vm.systemd /root/proc/cmdline; then
+	unit=/root/run/systemd/system/vm.service
+	run mkdir -p "${unit%/*}/multi-user.target.wants"
+	run ln -s ../vm.service "${unit%/*}/multi-user.target.wants/vm.service"
+	run cat >"$unit" <<-'END'
+		[Unit]
+		After=multi-user.target
+		SuccessAction=poweroff
+		FailureAction=poweroff
+		[Service]
+		Type=exec
+		ExecStart=/vm/agent
+		StandardOutput=tty
+		StandardError=tty
+		TTYPath=/dev/console
+	END
+	exec busybox switch_root /root /lib/systemd/systemd
+fi
+
 # As an init does: all controllers for everybody.
 run mount -t cgroup2 -o nsdelegate cgroup2 /root/sys/fs/cgroup
 for controller in $(run cat /root/sys/fs/cgroup/cgroup.controllers); do
 	echo "+$controller" >/root/sys/fs/cgroup/cgroup.subtree_control
 done
-run hostname vm
-echo 0123456789abcdef0123456789abcdef >/root/etc/machine-id
 run ip link set lo up
 
 # The shell stays, to reap orphans; without it the kernel would panic. What the

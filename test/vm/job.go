@@ -25,6 +25,7 @@ type job struct {
 	Args  []string
 	Env   []string
 	Shell bool // on the console, instead
+	Boot  int  // of systemd, the nth on this disk; 0 without systemd
 }
 
 // A message is what the guest says. Gob leaves out what is zero.
@@ -83,6 +84,9 @@ func (p packer) job(j job) error {
 		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "VSRUN_") && name != "VSRUN_BIN" {
 			j.Env = append(j.Env, v)
 		}
+	}
+	if j.Boot > 0 {
+		j.Env = append(j.Env, fmt.Sprint("VSRUN_VM_BOOT=", j.Boot))
 	}
 	if err := p.programs(); err != nil {
 		return err

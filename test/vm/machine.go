@@ -17,7 +17,10 @@ import (
 const emulator = "qemu-system-x86_64"
 
 // A machine is what a virtual machine is started from: directories of the cache.
-type machine struct{ kernel, image string }
+type machine struct {
+	kernel, image string
+	keep          bool // what is written to the image
+}
 
 func newMachine(root, kernel string) (machine, error) {
 	var m machine
@@ -33,6 +36,22 @@ func newMachine(root, kernel string) (machine, error) {
 	}
 	m.image, err = c.image(root)
 	return m, err
+}
+
+// keepImage has what is written to the image there at the next start, in a copy of
+// it until done is called.
+func (m *machine) keepImage() (done func(), err error) {
+	dir, err := os.MkdirTemp("", "vm-")
+	if err != nil {
+		return nil, err
+	}
+	done = func() { os.RemoveAll(dir) }
+	if _, err := commandOutput("", "cp", "--sparse=always", filepath.Join(m.image, "image"), dir); err != nil {
+		done()
+		return nil, err
+	}
+	m.image, m.keep = dir, true
+	return done, nil
 }
 
 // A result is what became of a virtual machine and of the program in it.
@@ -63,12 +82,17 @@ func (m machine) runTwice(disk *os.File, o options) result {
 func (m machine) run(disk *os.File, o options) result {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	q, err := m.start(ctx, disk, o.shell)
+	q, err := m.start(ctx, disk, o)
 	if err != nil {
 		return result{status: broken, failure: err}
 	}
 	r := result{status: broken, failure: errors.New("it ended before the program did")}
 	r.follow(q.messages, o.limit, cancel)
+	if m.keep && r.failure == nil {
+		if r.failure = awaitOff(q.messages); r.failure != nil {
+			r.status = broken
+		}
+	}
 	if cause := context.Cause(ctx); r.failure != nil && cause != nil {
 		r.failure = cause
 	}
@@ -109,6 +133,15 @@ func (r *result) follow(messages io.Reader, limit time.Duration, end context.Can
 	}
 }
 
+// awaitOff waits until the guest has switched itself off, and its disk is whole.
+func awaitOff(messages *os.File) error {
+	messages.SetReadDeadline(time.Now().Add(bootLimit))
+	if _, err := io.Copy(io.Discard, messages); err != nil {
+		return fmt.Errorf("it did not switch off within %s", bootLimit)
+	}
+	return nil
+}
+
 // A qemu is a running virtual machine.
 type qemu struct {
 	*exec.Cmd
@@ -118,7 +151,7 @@ type qemu struct {
 
 // start starts QEMU. The guest's output comes through descriptors that QEMU is
 // given: a file of that kind never holds the guest up for somebody to connect.
-func (m machine) start(ctx context.Context, disk *os.File, shell bool) (*qemu, error) {
+func (m machine) start(ctx context.Context, disk *os.File, o options) (*qemu, error) {
 	messages, messagesIn, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -130,10 +163,10 @@ func (m machine) start(ctx context.Context, disk *os.File, shell bool) (*qemu, e
 	}
 	defer consoleIn.Close()
 
-	cmd := exec.CommandContext(ctx, emulator, m.arguments(shell)...)
+	cmd := exec.CommandContext(ctx, emulator, m.arguments(o)...)
 	cmd.ExtraFiles = []*os.File{messagesIn, consoleIn, disk}
 	cmd.Stderr = consoleIn
-	if shell {
+	if o.shell {
 		cmd.Stdin, cmd.Stdout = os.Stdin, os.Stdout
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -157,21 +190,30 @@ func (m machine) start(ctx context.Context, disk *os.File, shell bool) (*qemu, e
 // and clear by `rep movsb` and `rep stosb`, which it emulates byte by byte. With
 // norandmaps a program is at the same address each time, and what QEMU has
 // translated of it counts again: it starts four times as fast.
-func (m machine) arguments(shell bool) []string {
+func (m machine) arguments(o options) []string {
 	console := []string{"-add-fd", "fd=4,set=4", "-chardev", "file,id=console,path=/dev/fdset/4,append=on"}
-	if shell {
+	if o.shell {
 		console = []string{"-chardev", "stdio,id=console,signal=off"}
+	}
+	words := "console=ttyS0 loglevel=5 panic=-1 oops=panic no_timer_check tsc=reliable random.trust_cpu=on mitigations=off norandmaps"
+	if o.system {
+		// Nothing makes /dev/ttyS0 known to systemd, which would wait for it.
+		words += " vm.systemd systemd.getty_auto=0 systemd.show_status=error"
+	}
+	snapshot := "on"
+	if m.keep {
+		snapshot = "off"
 	}
 	return append(console,
 		"-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm", "-smp", "1", "-m", "1024",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(m.kernel, "vmlinuz"), "-initrd", filepath.Join(m.kernel, "initrd"),
-		"-append", "console=ttyS0 loglevel=5 panic=-1 oops=panic no_timer_check tsc=reliable random.trust_cpu=on mitigations=off norandmaps",
+		"-append", words,
 		"-serial", "chardev:console",
 		"-add-fd", "fd=3,set=3", "-chardev", "file,id=messages,path=/dev/fdset/3,append=on",
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=messages",
 		"-add-fd", "fd=5,set=5",
-		"-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file="+filepath.Join(m.image, "image"),
+		"-drive", "if=virtio,format=raw,snapshot="+snapshot+",cache=unsafe,file="+filepath.Join(m.image, "image"),
 		"-drive", "if=virtio,format=raw,readonly=on,file="+filepath.Join(m.kernel, "modules"),
 		"-drive", "if=virtio,format=raw,readonly=on,file=/dev/fdset/5",
 	)

@@ -40,6 +40,8 @@ type options struct {
 	report string
 	build  bool
 	shell  bool
+	system bool // boot systemd
+	boots  int
 }
 
 func run() (int, error) {
@@ -49,8 +51,10 @@ func run() (int, error) {
 	flag.StringVar(&o.report, "report", "", "append a line of what it took to this `file`")
 	flag.BoolVar(&o.build, "build", false, "make what is not in the cache, and run nothing; exit status 3 if no archive has the kernel")
 	flag.BoolVar(&o.shell, "shell", false, "a root shell on this terminal instead of a program")
+	flag.BoolVar(&o.system, "systemd", false, "boot systemd, and run the program as a unit of it")
+	flag.IntVar(&o.boots, "boots", 1, "with -systemd: boot so many `times` and run the program each time, on the same disk; VSRUN_VM_BOOT counts")
 	flag.Parse()
-	if !o.build && !o.shell && flag.NArg() == 0 {
+	if !o.build && !o.shell && flag.NArg() == 0 || o.boots > 1 && !o.system {
 		flag.Usage()
 		return 2, nil
 	}
@@ -76,13 +80,30 @@ func (m machine) play(j job, o options) (int, error) {
 	if o.limit == 0 {
 		o.limit = timeLimit(j.Args)
 	}
-	disk, err := pack(j)
-	if err != nil {
-		return broken, err
+	if o.boots > 1 {
+		done, err := m.keepImage()
+		if err != nil {
+			return broken, err
+		}
+		defer done()
 	}
-	begun := time.Now()
-	r := m.runTwice(disk, o)
-	return r.status, r.report(o, time.Since(begun))
+	status := 0
+	for boot := 1; boot <= o.boots && status == 0; boot++ {
+		if o.system {
+			j.Boot = boot
+		}
+		disk, err := pack(j)
+		if err != nil {
+			return broken, err
+		}
+		begun := time.Now()
+		r := m.runTwice(disk, o)
+		if err := r.report(o, time.Since(begun)); err != nil {
+			return broken, err
+		}
+		status = r.status
+	}
+	return status, nil
 }
 
 // timeLimit leaves a test binary the time to end itself with a report.

@@ -219,6 +219,20 @@ func TestKernelComplains(t *testing.T) {
 	}
 }
 
+// What is on the disk after systemd has switched off is there at the next boot.
+func TestSystemd(t *testing.T) {
+	t.Parallel()
+	const script = `
+		systemctl is-system-running --wait >/dev/null
+		echo "boot $VSRUN_VM_BOOT: $(cat /proc/1/comm), $(cat /kept 2>&1), $(systemctl is-system-running), $(systemctl --failed --plain --no-legend)"
+		echo kept >/kept`
+	status, stdout, stderr := outcome(t, vm(t, "-systemd", "-boots=2", "sh", "-c", script))
+	want := "boot 1: systemd, cat: /kept: No such file or directory, running, \nboot 2: systemd, kept, running, \n"
+	if status != 0 || stdout != want {
+		t.Errorf("exit status %d\nstdout: %s\nstderr: %s", status, stdout, stderr)
+	}
+}
+
 func TestTimeLimit(t *testing.T) {
 	t.Parallel()
 	status, stdout, stderr := outcome(t, play(t, "hang", "-time=10s"))
@@ -288,7 +302,7 @@ func TestBootFails(t *testing.T) {
 	}
 	defer disk.Close()
 	var r result
-	said := stderrOf(t, func() { r = machine{dir, dir}.runTwice(disk, options{limit: time.Minute}) })
+	said := stderrOf(t, func() { r = machine{kernel: dir, image: dir}.runTwice(disk, options{limit: time.Minute}) })
 	if r.status != broken || strings.Count(said, "the virtual machine failed") != 2 || strings.Count(said, "ONCE MORE") != 1 {
 		t.Errorf("exit status %d\n%s", r.status, said)
 	}
