@@ -249,6 +249,23 @@ func (g *cgroup) number(file string) *int64 {
 	return parseNumber(string(text))
 }
 
+// count is what the kernel has counted under a name in one of its files; 0 where
+// it does not.
+func (g *cgroup) count(file, name string) int64 {
+	if g == nil {
+		return 0
+	}
+	text, _ := g.root.ReadFile(file)
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			if n := parseNumber(value); n != nil {
+				return *n
+			}
+		}
+	}
+	return 0
+}
+
 func parseNumber(text string) *int64 {
 	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 	if err != nil {

@@ -157,6 +157,7 @@ func readBoot(r io.Reader) (boot, error) {
 func prepare(b boot) (*supervisor, error) {
 	c := b.Config
 	unix.Umask(0o022)
+	setOOMScore(initOOMScore) // refused to an ordinary user
 	if err := hold(c.LogDir); err != nil {
 		log.Printf("%v: without its socket, this init cannot be found", err)
 	}

@@ -113,12 +113,20 @@ func (s Settings) applyLimits() error {
 			return fmt.Errorf("cannot set nice %d: %w", s.Nice, err)
 		}
 	}
-	if s.OOMScore != 0 {
-		if err := os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(s.OOMScore)), 0); err != nil {
-			return fmt.Errorf("cannot set oomScore %d: %w", s.OOMScore, err)
-		}
+	if err := setOOMScore(s.OOMScore); err != nil && s.OOMScore != 0 {
+		return fmt.Errorf("cannot set oomScore %d: %w", s.OOMScore, err)
 	}
 	return nil
+}
+
+// initOOMScore makes an init the last of a virtual server's processes that the
+// kernel kills when memory is short, as all others end with it.
+const initOOMScore = -999
+
+// setOOMScore is proc_pid_oom_score_adj(5), which processes hand down to those
+// that they start. Without CAP_SYS_RESOURCE it cannot be made lower.
+func setOOMScore(score int) error {
+	return os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(score)), 0)
 }
 
 // An account is whom the program runs as.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/moby/sys/capability"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
@@ -268,5 +269,28 @@ func TestEscapes(t *testing.T) {
 	}
 	if s := v.unit("escape"); s.Last != "exit status 0" {
 		t.Errorf("%+v", s)
+	}
+}
+
+// An init goes last when memory is short; its services do not inherit that.
+func TestInitIsKilledLast(t *testing.T) {
+	v := up(t)
+	own, err := capability.NewPid2(0)
+	if err == nil {
+		err = own.Load()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "-999"
+	if !own.Get(capability.EFFECTIVE, capability.CAP_SYS_RESOURCE) {
+		want = "0" // as it is
+	}
+	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", v.Pid()))
+	if got := strings.TrimSpace(string(score)); err != nil || got != want {
+		t.Errorf("the init has %s, %v, not %s", got, err, want)
+	}
+	if got := answer(t, v, "cat /proc/self/oom_score_adj", Settings{}); got != "0" {
+		t.Errorf("a service has %s", got)
 	}
 }

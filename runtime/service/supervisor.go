@@ -182,6 +182,7 @@ func (s *supervisor) reap() {
 			// Until it is reaped its number cannot be somebody else's.
 			unix.Kill(-pid, unix.SIGKILL)
 			if u := s.units[i]; u.pid == pid {
+				u.starved = u.group.count("memory.events", "oom_kill") > 0
 				u.group.kill() // what it has started and left
 				s.dropGroup(u)
 			}

@@ -35,6 +35,7 @@ type unit struct {
 	journal  *journal
 	group    *cgroup // nil while it does not run, and where the host has none
 	groups   int     // how many could not be removed
+	starved  bool    // the kernel has killed one of its processes for want of memory
 	refusal  error   // why the latest launch failed
 	last     string
 	restarts int
@@ -171,6 +172,9 @@ func (u *unit) died(status unix.WaitStatus) event {
 	u.last = describe(status)
 	if status.Exited() && status.ExitStatus() == 0 {
 		return succeeded
+	}
+	if u.starved {
+		u.last += " (out of memory)"
 	}
 	return broke
 }

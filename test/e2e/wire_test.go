@@ -86,6 +86,8 @@ type shownService struct {
 	Name, State   string
 	Pid, Restarts int
 	Since         time.Time
+	Last          string
+	Use           struct{ Memory, CPU, Tasks *int64 }
 }
 
 func (s *site) show(t *testing.T, id string) shown {

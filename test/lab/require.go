@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -21,11 +22,13 @@ var features = map[string]func() error{
 
 // Require skips the test unless the host has everything named: a feature
 // ("samba", "nginx", "cgroup2"), a kind of network device that the kernel can
-// make ("kind:ipvlan"), or else a command. The skip names what is missing.
+// make ("kind:ipvlan"), a controller of its cgroups ("controller:memory"), or else
+// a command. The skip names what is missing.
 //
 // VSRUN_REQUIRE, a comma-separated list, makes a skip a failure: a name for
 // itself, "all" for everything that can be installed or granted, "kind:all" for
-// the kernel's devices; "-name" takes the name out of these.
+// the kernel's devices, "controller:all" for its controllers; "-name" takes the
+// name out of these.
 func Require(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -63,8 +66,8 @@ func skip(t testing.TB, name, why string) {
 func mayNotSkip(name string) bool {
 	listed := strings.Split(os.Getenv("VSRUN_REQUIRE"), ",")
 	all := "all"
-	if strings.HasPrefix(name, "kind:") {
-		all = "kind:all"
+	if group, _, ok := strings.Cut(name, ":"); ok {
+		all = group + ":all"
 	}
 	if slices.Contains(listed, "-"+name) {
 		return false
@@ -78,6 +81,9 @@ func missing(name string) error {
 	}
 	if kind, ok := strings.CutPrefix(name, "kind:"); ok {
 		return linkKind(kind)
+	}
+	if name, ok := strings.CutPrefix(name, "controller:"); ok {
+		return controller(name)
 	}
 	return commands(name)()
 }
@@ -120,4 +126,17 @@ func cgroup2() error {
 		return fmt.Errorf("this host has no cgroup v2 tree at %s", cgroupRoot)
 	}
 	return nil
+}
+
+// controller tells what keeps the host's cgroups from having a controller, by its
+// name in v2.
+func controller(name string) error {
+	if err := cgroup2(); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
+	if err == nil && !slices.Contains(strings.Fields(string(text)), name) {
+		err = fmt.Errorf("this host's cgroups have no controller %s", name)
+	}
+	return err
 }

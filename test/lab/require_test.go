@@ -23,6 +23,8 @@ func TestRequire(t *testing.T) {
 		{name: "no-such-command", required: "all,-no-such-command", skips: "MISSING"},
 		{name: "kind:nonsense", required: "all", skips: "MISSING"},
 		{name: "kind:nonsense", required: "kind:all", fails: "MISSING kind:nonsense"},
+		{name: "controller:nonsense", required: "all,kind:all", skips: "MISSING"},
+		{name: "controller:nonsense", required: "controller:all", fails: "MISSING controller:nonsense"},
 	} {
 		t.Setenv("VSRUN_REQUIRE", c.required)
 		r := &recorder{TB: t}
