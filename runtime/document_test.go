@@ -21,6 +21,12 @@ routes:
   - {to: 198.51.100.0/24, via: 192.0.2.7, table: 5, metric: 50, realm: 3}
 dns: {servers: [192.0.2.53], search: [example.test]}
 share: [/run/dbus, "/tmp/a b"]
+files:
+  - path: /etc/web.conf
+    mode: "640"
+    content: |
+      listen 80;
+        root /srv;
 services:
   - name: web
     command: [nginx, -g, daemon off;]

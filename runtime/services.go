@@ -74,7 +74,7 @@ func (r *Runtime) tell(ctx context.Context, ns *nsutil.Namespace, vs VirtualServ
 		return err
 	}
 	if now.Config.Same(r.config(vs)) {
-		return set(ctx, c, vs)
+		return set(ctx, c, vs, now)
 	}
 	// What an init has told programs about name, DNS and shares they keep.
 	if _, err := c.Shutdown(ctx, StopTimeout); err != nil {
@@ -102,9 +102,15 @@ func (r *Runtime) ask(ctx context.Context, c *service.Client, vs VirtualServer) 
 	return now, err
 }
 
-func set(ctx context.Context, c *service.Client, vs VirtualServer) error {
+// set makes what an init has now what the record says.
+func set(ctx context.Context, c *service.Client, vs VirtualServer, now service.Report) error {
 	if err := c.Limit(ctx, vs.Resources); err != nil {
 		return fmt.Errorf("cannot limit %s: %w", vs, err)
+	}
+	if len(vs.Files)+len(now.Files) > 0 {
+		if err := c.Lay(ctx, vs.Files); err != nil {
+			return fmt.Errorf("cannot give %s its files: %w", vs, err)
+		}
 	}
 	if err := c.Set(ctx, vs.Services); err != nil {
 		return fmt.Errorf("cannot start the services of %s: %w", vs, err)
@@ -118,7 +124,7 @@ func (r *Runtime) begin(ctx context.Context, ns *nsutil.Namespace, vs VirtualSer
 	if err != nil {
 		return nil, err
 	}
-	if err := set(ctx, c, vs); err != nil {
+	if err := set(ctx, c, vs, service.Report{}); err != nil {
 		defer c.Close()
 		_, ended := c.Shutdown(context.WithoutCancel(ctx), StopTimeout)
 		return nil, errors.Join(err, ended, r.clear(vs.ID))

@@ -171,6 +171,9 @@ func (r *Runtime) lookAtServices(ctx context.Context, ns *nsutil.Namespace, vs V
 	if vs.Disabled {
 		want = nil
 	}
+	if err == nil && !vs.Disabled {
+		s.Drift = append(s.Drift, fileDrift(vs.Files, have.Files)...)
+	}
 	s.Drift = append(s.Drift, serviceDrift(want, have)...)
 	return nil
 }
@@ -205,6 +208,22 @@ func (s *Status) addServices(services []service.Service, state service.State) {
 			s.Services = append(s.Services, service.Status{Name: one.Name, State: state})
 		}
 	}
+}
+
+// fileDrift is what differs between the files that should be and those that the
+// init keeps.
+func fileDrift(want, have []service.File) (drift []string) {
+	for _, one := range want {
+		if !slices.Contains(have, one.Digest()) {
+			drift = append(drift, "write file "+one.Path)
+		}
+	}
+	for _, one := range have {
+		if !slices.ContainsFunc(want, func(o service.File) bool { return o.Path == one.Path }) {
+			drift = append(drift, "take file "+one.Path+" away")
+		}
+	}
+	return drift
 }
 
 // serviceDrift is what differs between the services that should be and those

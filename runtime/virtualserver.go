@@ -19,6 +19,7 @@ type VirtualServer struct {
 	plumbing.Network `yaml:",inline"`
 	DNS              service.DNS       `json:"dns,omitzero" yaml:"dns,omitempty"`
 	Share            []string          `json:"share,omitempty" yaml:"share,omitempty"` // paths of the host's below its own /run, /tmp, … (see service.Config)
+	Files            []service.File    `json:"files,omitempty" yaml:"files,omitempty"` // seen in place of the host's
 	Services         []service.Service `json:"services,omitempty" yaml:"services,omitempty"`
 	Resources        service.Resources `json:"resources,omitzero" yaml:"resources,omitempty"` // of all its processes together
 }
@@ -67,7 +68,7 @@ func (vs VirtualServer) Validate() []Problem {
 	for _, p := range service.ValidateShare(vs.Share) {
 		list = append(list, Problem{Path: p.Path, Err: fmt.Errorf("share %w", p.Err)})
 	}
-	for _, p := range service.Validate(vs.Services) {
+	for _, p := range append(service.ValidateFiles(vs.Files, vs.Services), service.Validate(vs.Services)...) {
 		field := p.Path[strings.LastIndexByte(p.Path, '.')+1:]
 		list = append(list, Problem{Path: p.Path, Err: fmt.Errorf("%s %w", field, p.Err)})
 	}

@@ -79,6 +79,11 @@ func TestValidate(t *testing.T) {
 			"share[1]: share \"/etc/hosts\" is seen anyway: only what is below /run, /tmp, /var/tmp or /dev/shm has to be shared\n" +
 				"share[2]: share \"/run\" is too much: a share is a path below /run, /tmp, /var/tmp or /dev/shm\n" +
 				"share[3]: share \"/run/dbus\" is there twice"},
+		{"files", VirtualServer{ID: 8, Files: []service.File{{Path: "/etc/hosts", Mode: "rw"}, {Path: "/srv/a"}},
+			Services: []service.Service{{Name: "a", Command: []string{"a"}, Private: []string{"/srv"}}}},
+			"files[0].path: path \"/etc/hosts\" is the virtual server's own anyway, and says what name and dns say\n" +
+				"files[0].mode: mode \"rw\" is not an octal number up to 777\n" +
+				"files[1].path: path \"/srv/a\" is in the private directory /srv, where services write"},
 		{"all at once", VirtualServer{
 			ID: -1, Name: "a b", Share: []string{"a"},
 			Network:  plumbing.Network{Interfaces: []plumbing.Interface{{Name: "lo", Port: "eth1"}}, Routes: []plumbing.Route{{}}},

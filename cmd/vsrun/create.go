@@ -42,6 +42,8 @@ A document (-f) is YAML or JSON:
     - {to: 198.51.100.0/24, via: 192.0.2.7, dev: eth0, table: 254, metric: 50, realm: 3}
   dns: {servers: [192.0.2.53], search: [example.test]}
   share: [/run/dbus, /tmp/exchange]  # the host's; all else in /run, /tmp, /var/tmp, /dev/shm is its own
+  files:                       # seen in place of the host's, read-only
+    - {path: /etc/nginx/nginx.conf, mode: "644", content: "events {}"}
   services:
     - name: web
       command: [nginx, -g, daemon off;]

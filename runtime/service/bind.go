@@ -96,7 +96,11 @@ type mounts struct {
 	shares  []bind   // until they are mounted
 	nothing *os.File // an empty directory
 	own     []bind   // in the order in which they were mounted
-	etc     []etcFile
+	etc     []ownFile
+	written *os.Root // where the files are written that it was told to have
+	shown   *os.Root // the same, read-only
+	files   []laidFile
+	laid    int      // how many there were
 	paths   []string // private now, sorted
 	binds   []bind   // of the paths, parents first
 	sick    string   // what heal complained of last
@@ -125,6 +129,9 @@ func (m *mounts) furnish(c Config) error {
 	if err := m.writeEtc(r, c); err != nil {
 		return err
 	}
+	if err := m.makeFiles(r); err != nil {
+		return err
+	}
 	return r.seal()
 }
 
@@ -132,7 +139,7 @@ func (m *mounts) furnish(c Config) error {
 // to be hidden may be in what is covered, and what is shown is on top.
 func (m *mounts) settle(c Config) error {
 	for _, step := range []func() error{
-		m.cover, func() error { return m.hide(append([]string{c.NetnsDir}, c.Hide...)) }, m.showShares, m.showEtc,
+		m.cover, func() error { return m.hide(append([]string{c.NetnsDir}, c.Hide...)) }, m.showShares, m.showFiles,
 	} {
 		if err := step(); err != nil {
 			return err
@@ -193,7 +200,7 @@ func (m *mounts) heal() error {
 			errs = append(errs, b.mount())
 		}
 	}
-	errs = append(errs, m.showEtc())
+	errs = append(errs, m.showFiles())
 	for _, b := range m.binds {
 		errs = append(errs, b.mount())
 	}

@@ -99,6 +99,12 @@ func (c *Client) Set(ctx context.Context, services []Service) error {
 	return c.order(ctx, request{Op: opSet, Services: services})
 }
 
+// Lay makes the virtual server's own files exactly these. A program that has read
+// one before goes on with what it read. An error is about those that it names.
+func (c *Client) Lay(ctx context.Context, files []File) error {
+	return c.order(ctx, request{Op: opFiles, Files: files})
+}
+
 // Limit sets what all processes of the virtual server together may use.
 func (c *Client) Limit(ctx context.Context, r Resources) error {
 	return c.order(ctx, request{Op: opLimit, Limit: r})

@@ -4,10 +4,11 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 )
 
-// A file of /etc is seen in place of the host's, wherever a symlink has that.
-type etcFile struct {
+// An ownFile is seen in place of the host's, wherever a symlink has that.
+type ownFile struct {
 	path   string
 	source *os.File
 }
@@ -44,7 +45,7 @@ func (m *mounts) writeEtc(r room, c Config) error {
 		if err != nil {
 			return err
 		}
-		m.etc = append(m.etc, etcFile{"/etc/" + f.name, source})
+		m.etc = append(m.etc, ownFile{"/etc/" + f.name, source})
 	}
 	return nil
 }
@@ -88,21 +89,35 @@ func (m *mounts) has(path string) (bool, error) {
 	return err == nil, err
 }
 
-// showEtc mounts them, and again where the host's have been replaced since.
-func (m *mounts) showEtc() error {
+// showFiles mounts the files of its own, and again where the host's have been
+// replaced since.
+func (m *mounts) showFiles() error {
 	var errs []error
-	for _, f := range m.etc {
-		target, err := resolve(f.path)
-		if err == nil && m.isPrivate(target) {
-			continue
-		}
-		if err == nil {
-			err = m.point(target, false)
-		}
-		if err == nil {
-			err = bind{target: target, source: f.source}.mount()
-		}
-		errs = append(errs, err)
+	for _, f := range m.ownFiles() {
+		errs = append(errs, m.show(f))
 	}
 	return errors.Join(errs...)
+}
+
+// ownFiles are those of /etc, and those that it was told to have.
+func (m *mounts) ownFiles() []ownFile {
+	list := slices.Clone(m.etc)
+	for _, l := range m.files {
+		list = append(list, l.own)
+	}
+	return list
+}
+
+func (m *mounts) show(f ownFile) error {
+	target, err := resolve(f.path)
+	if err == nil && m.isPrivate(target) {
+		return nil
+	}
+	if err == nil {
+		err = m.point(target, false)
+	}
+	if err == nil {
+		err = bind{target: target, source: f.source}.mount()
+	}
+	return err
 }

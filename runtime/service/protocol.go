@@ -24,6 +24,7 @@ const (
 	opStop     = "stop"
 	opRestart  = "restart"
 	opReload   = "reload"
+	opFiles    = "files"
 	opLimit    = "limit"
 	opShutdown = "shutdown"
 )
@@ -37,6 +38,7 @@ type request struct {
 	Name     string        `json:"name,omitempty"`     // start, stop, restart, reload
 	Services []Service     `json:"services,omitempty"` // set
 	Timeout  time.Duration `json:"timeout,omitempty"`  // shutdown, in nanoseconds
+	Files    []File        `json:"files,omitempty"`    // files
 	Limit    Resources     `json:"limit,omitzero"`     // limit
 }
 
@@ -48,9 +50,10 @@ type response struct {
 
 // A Report is what an init tells about itself.
 type Report struct {
-	Config   Config    `json:"config"`   // as it was started with
-	Wanted   []Service `json:"wanted"`   // the list of the latest Set
-	Services []Status  `json:"services"` // in the same order, then those that are still ending
+	Config   Config    `json:"config"`          // as it was started with
+	Wanted   []Service `json:"wanted"`          // the list of the latest Set
+	Services []Status  `json:"services"`        // in the same order, then those that are still ending
+	Files    []File    `json:"files,omitempty"` // the Digests of those of the latest Lay
 	Use      Use       `json:"use,omitzero"`
 }
 
@@ -93,6 +96,8 @@ func (r request) check() error {
 		return joined(Validate(r.Services))
 	case opStart, opStop, opRestart, opReload:
 		return checkName(r.Name)
+	case opFiles:
+		return joined(ValidateFiles(r.Files, nil))
 	case opLimit:
 		return joined(r.Limit.Validate())
 	case opShutdown:

@@ -28,6 +28,8 @@ func (s *supervisor) handle(c *call) {
 		s.order(c, restart)
 	case opReload:
 		c.answer <- response{Error: s.reload(c.Name)}
+	case opFiles:
+		c.answer <- response{Error: errorText(s.mounts.lay(c.Files))}
 	case opLimit:
 		c.answer <- response{Error: errorText(s.group.limit(c.Limit))}
 	case opShutdown:
@@ -43,7 +45,7 @@ func errorText(err error) string {
 }
 
 func (s *supervisor) report() *Report {
-	r := &Report{Config: s.config, Wanted: []Service{}, Services: []Status{}, Use: s.group.use()}
+	r := &Report{Config: s.config, Wanted: []Service{}, Services: []Status{}, Files: s.mounts.digests(), Use: s.group.use()}
 	for _, u := range s.units {
 		r.Services = append(r.Services, u.status())
 		if slices.Contains(s.names, u.service.Name) {

@@ -1,0 +1,133 @@
+package service
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestFiles(t *testing.T) {
+	const host, linked, fresh = "/etc/daemon.conf", "/etc/linked.conf", "/run/deep/daemon.conf"
+	write(t, host, hostsText)
+	defer os.Remove(host)
+	write(t, "/etc/real.conf", hostsText)
+	defer os.Remove("/etc/real.conf")
+	if err := os.Symlink("real.conf", linked); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(linked)
+	v, other := up(t), up(t)
+	lay := func(files ...File) {
+		t.Helper()
+		if err := v.Lay(t.Context(), files); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secret := File{Path: fresh, Content: "secret\n", Mode: "600"}
+	lay(File{Path: host, Content: "one\n"}, File{Path: linked, Content: "two\n"}, secret)
+	all := func() string { return v.output("cd /etc; cat daemon.conf linked.conf real.conf " + fresh) }
+	const want = "one\ntwo\ntwo\nsecret"
+	if got := all(); got != want {
+		t.Errorf("inside: %q", got)
+	}
+	if got := v.output("stat -c '%a %u' " + host + " " + fresh); got != "644 0\n600 0" {
+		t.Errorf("modes and owners: %q", got)
+	}
+	for _, path := range []string{host, linked, fresh} {
+		if _, code := v.run("sh", "-c", "echo x >>"+path); code == 0 {
+			t.Errorf("%s can be written", path)
+		}
+	}
+	if got := other.output("cat " + host + " " + linked); got != strings.TrimSpace(hostsText+hostsText) {
+		t.Errorf("another sees %q", got)
+	}
+	if _, code := other.run("grep", "-r", "secret", "/run", "/tmp"); code == 0 {
+		t.Error("another sees the secret")
+	}
+	if got := read(t, host); got != hostsText {
+		t.Errorf("the host's: %q", got)
+	}
+
+	// The host may replace its own, and what they are linked to.
+	write(t, host+".new", hostsText)
+	if err := os.Rename(host+".new", host); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "they are its own again", func() bool { return all() == want })
+
+	// Changed, a file is changed where it is; with its digest the init tells.
+	reader := v.output("stat -c %i " + host)
+	changed := File{Path: host, Content: "three\n", Mode: "640"}
+	lay(changed, secret)
+	if got := v.output("cat " + host + "; stat -c %a:%i " + host); got != "three\n640:"+reader {
+		t.Errorf("changed: %q", got)
+	}
+	if got := v.output("cat " + linked); got != strings.TrimSpace(hostsText) {
+		t.Errorf("dropped, it is still %q", got)
+	}
+	r, err := v.Report(t.Context())
+	if err != nil || len(r.Files) != 2 || r.Files[0] != changed.Digest() || strings.Contains(r.Files[1].Content, "secret") {
+		t.Errorf("reported: %+v, %v", r.Files, err)
+	}
+	lay()
+	if got := v.output("cat " + host); got != strings.TrimSpace(hostsText) {
+		t.Errorf("without files: %q", got)
+	}
+	if _, code := v.run("test", "-s", fresh); code == 0 {
+		t.Error("the secret is still there")
+	}
+}
+
+func TestFilesThatCannotBeLaid(t *testing.T) {
+	v := up(t)
+	if err := os.Symlink("/etc/hostname", "/etc/alias"); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove("/etc/alias")
+	for path, want := range map[string]string{
+		"/etc/absent": "cannot lay /etc/absent: /etc/absent does not exist on this host: create an empty one, or choose a path below /run",
+		"/etc/alias":  "it leads to /etc/hostname, as /etc/hostname does",
+		"/etc":        "not a directory",
+	} {
+		err := v.Lay(t.Context(), []File{{Path: path, Content: "x"}, {Path: "/run/good", Content: "good"}})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+		if got := v.output("cat /run/good"); got != "good" {
+			t.Errorf("beside %s: %q", path, got)
+		}
+	}
+	if r, err := v.Report(t.Context()); err != nil || len(r.Files) != 1 {
+		t.Errorf("reported: %+v, %v", r.Files, err)
+	}
+}
+
+func TestValidateFiles(t *testing.T) {
+	services := []Service{{Name: "a", Command: []string{"a"}, Private: []string{"/var/lib/a"}}}
+	half := strings.Repeat("x", maxFiles/2)
+	for _, c := range []struct {
+		files []File
+		want  string
+	}{
+		{[]File{{Path: "/etc/a", Content: half, Mode: "0600"}, {Path: "/run/b", Content: half}}, ""},
+		{[]File{{}}, "files[0].path: is missing"},
+		{[]File{{Path: "etc/a"}}, `files[0].path: "etc/a" is not an absolute path`},
+		{[]File{{Path: "/etc/a/../b"}}, `files[0].path: "/etc/a/../b" is to be written "/etc/b"`},
+		{[]File{{Path: "/sys/a"}}, "own anyway"},
+		{[]File{{Path: "/etc/hosts"}}, "says what name and dns say"},
+		{[]File{{Path: "/var/lib/a/b"}}, "in the private directory /var/lib/a"},
+		{[]File{{Path: "/a"}, {Path: "/a"}}, "files[1].path: \"/a\" is there twice"},
+		{[]File{{Path: "/a", Mode: "8"}}, `files[0].mode: "8" is not an octal number up to 777`},
+		{[]File{{Path: "/a", Mode: "4755"}}, "files[0].mode"},
+		{[]File{{Path: "/a", Content: "\xff"}}, "files[0].content: is no text in UTF-8"},
+		{[]File{{Path: "/a", Content: half}, {Path: "/b", Content: half + "x"}}, "files[1].content: makes it more than 128 KiB in all files"},
+	} {
+		problems := ValidateFiles(c.files, services)
+		switch {
+		case c.want == "" && len(problems) > 0, c.want != "" && len(problems) != 1:
+			t.Errorf("%+v", problems)
+		case c.want != "" && !strings.Contains(problems[0].Error(), c.want):
+			t.Errorf("%v, want %s", problems[0], c.want)
+		}
+	}
+}
