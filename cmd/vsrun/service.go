@@ -78,9 +78,13 @@ names one (NET_BIND_SERVICE), or a daemon whose needs are known: ` + strings.Joi
 // serviceFlags are a service on the command line.
 type serviceFlags struct {
 	service.Service
-	restart     string
-	stopTimeout time.Duration
-	readyWithin time.Duration
+	restart        string
+	stopTimeout    time.Duration
+	readyWithin    time.Duration
+	readyCommand   string
+	healthCommand  string
+	healthInterval time.Duration
+	healthTimeout  time.Duration
 }
 
 func (f *serviceFlags) register(c *cobra.Command) {
@@ -91,7 +95,13 @@ func (f *serviceFlags) register(c *cobra.Command) {
 	flags.IntVar(&s.Ready.TCP, "ready-tcp", 0, "it is ready when somebody listens on this port")
 	flags.BoolVar(&s.Ready.Notify, "ready-notify", false, "it says itself when it is ready (sd_notify)")
 	flags.StringVar(&s.Ready.Output, "ready-output", "", "it is ready when a line that it writes has this text in it")
+	flags.StringVar(&f.readyCommand, "ready-command", "", "it is ready when this shell command succeeds, which is tried until then")
 	flags.DurationVar(&f.readyWithin, "ready-within", 0, "how long that may take (default 30s)")
+	flags.StringVar(&f.healthCommand, "health-command", "", "it is well as long as this shell command succeeds; restarted when it is not")
+	flags.IntVar(&s.Health.TCP, "health-tcp", 0, "it is well as long as somebody listens on this port")
+	flags.DurationVar(&f.healthInterval, "health-interval", 0, "from one such check to the next (default 30s)")
+	flags.DurationVar(&f.healthTimeout, "health-timeout", 0, "how long the command may take (default 10s)")
+	flags.IntVar(&s.Health.Failures, "health-failures", 0, "how many in a row it does not stand (default 3)")
 	flags.StringVar(&s.Stop.Signal, "stop-signal", "", "what asks it to end (default TERM)")
 	flags.DurationVar(&f.stopTimeout, "stop-timeout", 0, "how long it gets to end before it is killed (default 10s)")
 	flags.StringVar(&s.Reload, "reload", "", "the signal upon which it reads its configuration again, such as HUP")
@@ -114,10 +124,20 @@ func (f *serviceFlags) parse(name string, command []string) (service.Service, er
 	s := f.Service
 	s.Name, s.Command = name, command
 	s.Ready.Timeout, s.Stop.Timeout = service.Duration(f.readyWithin), service.Duration(f.stopTimeout)
+	s.Health.Interval, s.Health.Timeout = service.Duration(f.healthInterval), service.Duration(f.healthTimeout)
+	s.Ready.Command, s.Health.Command = shell(f.readyCommand), shell(f.healthCommand)
 	if err := s.Restart.UnmarshalText([]byte(f.restart)); err != nil {
 		return s, usagef("--restart: %w", err)
 	}
 	return s, nil
+}
+
+// shell is a command that a shell carries out, nil for none.
+func shell(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return []string{"sh", "-c", text}
 }
 
 func (a *app) serviceRmCommand() *cobra.Command {
@@ -175,6 +195,9 @@ func serviceDetail(s service.Status) string {
 	}
 	if !s.Since.IsZero() {
 		words = append(words, "for "+ago(s.Since))
+	}
+	if s.Health != "" {
+		words = append(words, s.Health)
 	}
 	if s.Restarts > 0 {
 		words = append(words, fmt.Sprintf("%d restarts", s.Restarts))

@@ -130,10 +130,10 @@ func (a *app) psCommand() *cobra.Command {
 				return fmt.Errorf("cannot show the services of %s: %w", args[0], err)
 			}
 			return a.print(format, s.Services, func(w io.Writer, _ bool) {
-				row(w, "SERVICE", "STATE", "PID", "RESTARTS", "SINCE", "MEMORY", "CPU", "TASKS", "LAST")
+				row(w, "SERVICE", "STATE", "PID", "RESTARTS", "SINCE", "MEMORY", "CPU", "TASKS", "HEALTH", "LAST")
 				for _, one := range s.Services {
 					u := one.Use
-					row(w, one.Name, one.State, dash(one.Pid), one.Restarts, ago(one.Since), bytesUsed(u.Memory), cpuUsed(u.CPU), tasksUsed(u.Tasks), one.Last)
+					row(w, one.Name, one.State, dash(one.Pid), one.Restarts, ago(one.Since), bytesUsed(u.Memory), cpuUsed(u.CPU), tasksUsed(u.Tasks), one.Health, one.Last)
 				}
 			})
 		},

@@ -174,7 +174,7 @@ func prepare(b boot) (*supervisor, error) {
 		config: c, host: b.Host, env: environment(c.ID), logs: logs,
 		mounts: &mounts{keep: keep, dir: filepath.Base(c.PrivateDir)},
 		calls:  make(chan *call), ticks: make(chan tick), shifts: make(chan struct{}, 1),
-		heard: make(chan tick), looks: make(chan tick), signs: make(chan tick), notes: make(chan note),
+		heard: make(chan tick), looks: make(chan tick), signs: make(chan tick), overdue: make(chan *task), notes: make(chan note),
 	}
 	log.SetFlags(0)
 	log.SetOutput(newJournal(logs, initName))

@@ -61,11 +61,12 @@ type Report struct {
 type Status struct {
 	Name     string    `json:"name"`
 	State    State     `json:"state"`
-	Pid      int       `json:"pid"`      // of the main process, as the host counts; 0: none
-	Restarts int       `json:"restarts"` // how often it was started again unasked
-	Since    time.Time `json:"since"`    // when it came into State
-	Last     string    `json:"last,omitempty"`
-	Use      Use       `json:"use"` // of all its processes together
+	Pid      int       `json:"pid"`              // of the main process, as the host counts; 0: none
+	Restarts int       `json:"restarts"`         // how often it was started again unasked
+	Since    time.Time `json:"since"`            // when it came into State
+	Last     string    `json:"last,omitempty"`   // why it ended the last time, or was not started
+	Health   string    `json:"health,omitempty"` // healthy, or why not; nothing when it is not checked
+	Use      Use       `json:"use"`              // of all its processes together
 }
 
 var errTooLong = errors.New("a request is longer than 1 MiB")

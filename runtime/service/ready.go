@@ -21,7 +21,8 @@ type Ready struct {
 	TCP int `json:"tcp,omitempty" yaml:"tcp,omitempty"`
 	// Notify is that the service says so itself (sd_notify(3), READY=1).
 	Notify bool `json:"notify,omitempty" yaml:"notify,omitempty"`
-	// Command ends with status 0. It is run as the service is, again and again.
+	// Command ends with status 0. It is run as the service is, again and again,
+	// for 10 s at most.
 	Command []string `json:"command,omitempty" yaml:"command,omitempty"`
 	// Output is a text in a line that it writes, its first 4 KiB.
 	Output string `json:"output,omitempty" yaml:"output,omitempty"`
@@ -95,16 +96,27 @@ func (r Ready) validate(add func(path string, err error)) {
 	if signs > 1 {
 		add("ready", errors.New("has several signs: one of tcp, notify, command and output"))
 	}
-	if r.TCP < 0 || r.TCP > 65535 {
-		add("ready.tcp", fmt.Errorf("%d is out of range: 1 to 65535", r.TCP))
-	}
-	if len(r.Command) > 0 && r.Command[0] == "" || slices.ContainsFunc(r.Command, func(s string) bool { return strings.ContainsRune(s, 0) }) {
-		add("ready.command", errors.New("cannot be run"))
-	}
+	add("ready.tcp", checkPort(r.TCP))
+	add("ready.command", checkCommand(r.Command))
 	if len(r.Output) > 256 || strings.ContainsAny(r.Output, "\x00\n") {
 		add("ready.output", errors.New("is more than a part of a line: 256 bytes at most"))
 	}
 	add("ready.timeout", r.Timeout.check())
+}
+
+func checkPort(port int) error {
+	if port < 0 || port > 65535 {
+		return fmt.Errorf("%d is out of range: 1 to 65535", port)
+	}
+	return nil
+}
+
+// checkCommand refuses one that cannot be run; none at all is fine.
+func checkCommand(command []string) error {
+	if len(command) > 0 && command[0] == "" || slices.ContainsFunc(command, func(s string) bool { return strings.ContainsRune(s, 0) }) {
+		return errors.New("cannot be run")
+	}
+	return nil
 }
 
 func (s Stop) validate(add func(path string, err error)) {

@@ -28,6 +28,8 @@ type Service struct {
 	// Ready says when the service counts as running: zero is as soon as its
 	// program is.
 	Ready Ready `json:"ready,omitzero" yaml:"ready,omitempty"`
+	// Health says how it is checked while it runs: zero is not at all.
+	Health Health `json:"health,omitzero" yaml:"health,omitempty"`
 	// Stop says how it is asked to end.
 	Stop Stop `json:"stop,omitzero" yaml:"stop,omitempty"`
 	// Reload is the signal upon which it reads its configuration again, as HUP.
@@ -79,6 +81,7 @@ func (s Service) Validate() []Problem {
 		add(fmt.Sprintf("after[%d]", i), checkName(name))
 	}
 	s.Ready.validate(add)
+	s.Health.validate(add)
 	s.Stop.validate(add)
 	if s.Reload != "" {
 		_, err := signalNamed(s.Reload)
@@ -181,7 +184,7 @@ func within(p, dir string) bool {
 func (s Service) Equal(o Service) bool {
 	return s.Name == o.Name && s.Restart == o.Restart && s.Reload == o.Reload && s.Stop == o.Stop &&
 		slices.Equal(s.Command, o.Command) && slices.Equal(s.Private, o.Private) && slices.Equal(s.After, o.After) &&
-		s.Ready.equal(o.Ready) && s.Settings.equal(o.Settings)
+		s.Ready.equal(o.Ready) && s.Health.equal(o.Health) && s.Settings.equal(o.Settings)
 }
 
 // Restart says what happens when a service's program ends without having been

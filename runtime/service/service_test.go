@@ -33,6 +33,11 @@ func TestValidate(t *testing.T) {
 		"private, reserved": {with(func(s *Service) { s.Private = []string{"/proc", "/sys/fs"} }), []string{"private[0]", "private[1]"}},
 		"ready":             {with(func(s *Service) { s.Ready = Ready{Output: "x"} }), nil},
 		"ready, bad":        {with(func(s *Service) { s.Ready = Ready{Output: "a\nb", TCP: 1} }), []string{"ready", "ready.output"}},
+		"health":            {with(func(s *Service) { s.Health = Health{TCP: 80, Interval: 1} }), nil},
+		"health, no sign":   {with(func(s *Service) { s.Health = Health{Failures: 1} }), []string{"health"}},
+		"health, bad": {with(func(s *Service) {
+			s.Health = Health{TCP: -1, Command: []string{""}, Timeout: -1, Interval: -1, Failures: -1}
+		}), []string{"health", "health.tcp", "health.command", "health.interval", "health.timeout", "health.failures"}},
 	} {
 		var got []string
 		for _, p := range c.service.Validate() {

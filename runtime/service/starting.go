@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // clear reports whether all that the unit is started after is ready.
@@ -42,7 +40,7 @@ func (s *supervisor) blocked(u *unit) string {
 // event that is already on its way.
 func (s *supervisor) settled(u *unit) bool {
 	switch u.state {
-	case Starting, Stopping, Restarting:
+	case Starting, Unhealthy, Stopping, Restarting:
 		return false
 	case Waiting:
 		return s.blocked(u) != ""
@@ -83,7 +81,7 @@ func (s *supervisor) launched(t tick) {
 	case u.launched.Ready.immediate():
 		s.happen(u, live)
 	case u.launched.Ready.looked():
-		s.look(t)
+		s.look(tick{u, u.round})
 	}
 }
 
@@ -109,41 +107,6 @@ func (s *supervisor) signed(t tick) {
 	}
 }
 
-// look sees whether a service is ready that cannot say so itself, and looks again
-// a little later: the kernel tells nobody that a port is listened on.
-func (s *supervisor) look(t tick) {
-	u := t.unit
-	if t.n != u.armed || u.state != Starting {
-		return
-	}
-	r := u.launched.Ready
-	if len(r.Command) > 0 {
-		s.check(u)
-		return
-	}
-	if listening(r.TCP) {
-		s.happen(u, live)
-		return
-	}
-	time.AfterFunc(lookEvery, func() { s.looks <- t })
-}
-
-// check starts the command that tells whether a service is ready.
-func (s *supervisor) check(u *unit) {
-	err := s.withOutput(u, nil, func(out *os.File) error {
-		pid, word, err := spawn(out, u.group, u.service.Name, order{u.launched.Ready.Command, s.env, u.launched.Settings})
-		if err == nil {
-			word.Close() // the log has what it says
-			u.check = pid
-		}
-		return err
-	})
-	if err != nil {
-		log.Printf("cannot see whether %s is ready: %v", u.service.Name, err)
-		s.lookAgain(u)
-	}
-}
-
 // withOutput calls fn with the file that a process of the unit writes to: a pipe,
 // whose other end goes to the service's journal. seen, if any, sees each line.
 func (s *supervisor) withOutput(u *unit, seen func([]byte), fn func(out *os.File) error) error {
@@ -161,24 +124,6 @@ func (s *supervisor) withOutput(u *unit, seen func([]byte), fn func(out *os.File
 	}
 	s.collecting.Go(func() { u.journal.collect(in, seen) })
 	return fn(out)
-}
-
-func (s *supervisor) lookAgain(u *unit) {
-	t := tick{u, u.armed}
-	time.AfterFunc(checkEvery, func() { s.looks <- t })
-}
-
-// checked is how that command ended.
-func (s *supervisor) checked(u *unit, status unix.WaitStatus) {
-	u.check = 0
-	if u.state != Starting {
-		return
-	}
-	if status.Exited() && status.ExitStatus() == 0 {
-		s.happen(u, live)
-		return
-	}
-	s.lookAgain(u)
 }
 
 // makeGroup gives a unit a cgroup that nothing was killed in: one that is there is

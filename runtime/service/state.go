@@ -13,6 +13,7 @@ const (
 	Waiting                 // for those that it is started after
 	Starting                // its main process is on its way, or not ready yet
 	Running                 // its main process lives, and is ready
+	Unhealthy               // did not stand its health checks, was asked to end, and has failed when it has
 	Stopping                // asked to end, will be Stopped
 	Restarting              // asked to end, will be started again
 	Backoff                 // ended or could not be started; waits for the next try
@@ -21,7 +22,7 @@ const (
 	Unknown                 // its init does not answer; no init says so
 )
 
-var states = []string{"stopped", "waiting", "starting", "running", "stopping", "restarting", "backoff", "failed", "finished", "unknown"}
+var states = []string{"stopped", "waiting", "starting", "running", "unhealthy", "stopping", "restarting", "backoff", "failed", "finished", "unknown"}
 
 func (s State) String() string {
 	if int(s) < len(states) {
@@ -57,6 +58,7 @@ const (
 	elapsed                // the timer that the state's entry set has run down
 	cleared                // those that it is started after are ready
 	live                   // the main process is ready
+	sick                   // it does not stand its health checks
 )
 
 // An action is what a transition asks for.
@@ -67,7 +69,7 @@ const (
 	queue            // see whether it may be started; cleared follows when it may
 	launch           // start the main process; live or refused follows
 	terminate        // its stop signal to the main process, and a timer for its end
-	kill             // SIGKILL to its process group
+	kill             // SIGKILL to all its processes
 	pause            // a timer for the next try, longer each time
 )
 
@@ -122,8 +124,21 @@ func transition(s State, e event, r Restart) (State, action) {
 			return Stopping, terminate
 		case restart, change:
 			return Restarting, terminate
+		case sick:
+			return Unhealthy, terminate
 		case succeeded, broke, refused:
 			return ended(e, r)
+		}
+	case Unhealthy:
+		switch e {
+		case stop:
+			return Stopping, nothing
+		case restart, change:
+			return Restarting, nothing
+		case succeeded, broke, refused:
+			return ended(broke, r)
+		case elapsed:
+			return Unhealthy, kill
 		}
 	case Stopping:
 		switch e {

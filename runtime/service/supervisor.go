@@ -28,17 +28,18 @@ type supervisor struct {
 
 	collecting sync.WaitGroup // what services write
 
-	calls  chan *call
-	ticks  chan tick
-	heard  chan tick // launched processes that have become their programs, or said why not
-	looks  chan tick // times to see whether a service is ready
-	signs  chan tick // services whose output says that they are ready
-	notes  chan note // what services say of themselves
-	waits  []wait    // calls that wait for units to settle
-	ending *ending   // set once the init is to end
-	exits  chan os.Signal
-	terms  chan os.Signal
-	shifts chan struct{} // somebody changed the mounts
+	calls   chan *call
+	ticks   chan tick
+	heard   chan tick  // launched processes that have become their programs, or said why not
+	looks   chan tick  // times to see whether a service is ready, or well
+	overdue chan *task // tasks that have had their time
+	signs   chan tick  // services whose output says that they are ready
+	notes   chan note  // what services say of themselves
+	waits   []wait     // calls that wait for units to settle
+	ending  *ending    // set once the init is to end
+	exits   chan os.Signal
+	terms   chan os.Signal
+	shifts  chan struct{} // somebody changed the mounts
 }
 
 // A call is a request on its way to the loop. The answer goes out at most once,
@@ -101,6 +102,8 @@ func (s *supervisor) run() {
 			s.launched(t)
 		case t := <-s.looks:
 			s.look(t)
+		case t := <-s.overdue:
+			t.expire()
 		case t := <-s.signs:
 			s.signed(t)
 		case n := <-s.notes:
@@ -132,6 +135,7 @@ func (s *supervisor) happen(u *unit, e event) {
 			u.restarts++
 		}
 		u.state, u.since = state, time.Now()
+		s.beginRound(u)
 	}
 	switch act {
 	case queue:
@@ -177,11 +181,11 @@ func (s *supervisor) reap() {
 		if pid == 0 {
 			return
 		}
-		i := slices.IndexFunc(s.units, func(u *unit) bool { return u.pid == pid || u.check == pid })
-		if i >= 0 {
+		u, t := s.whose(pid)
+		if u != nil {
 			// Until it is reaped its number cannot be somebody else's.
 			unix.Kill(-pid, unix.SIGKILL)
-			if u := s.units[i]; u.pid == pid {
+			if t == nil {
 				u.starved = u.group.count("memory.events", "oom_kill") > 0
 				u.group.kill() // what it has started and left
 				s.dropGroup(u)
@@ -193,16 +197,31 @@ func (s *supervisor) reap() {
 			return
 		}
 		switch {
-		case i < 0:
-		case s.units[i].check == pid:
-			s.checked(s.units[i], status)
-		default:
-			u := s.units[i]
+		case t != nil:
+			u.tasks = slices.DeleteFunc(u.tasks, func(o *task) bool { return o == t })
+			t.ended(status)
+		case u != nil:
 			e := u.died(status)
 			log.Printf("%s (process %d) has ended: %s", u.service.Name, pid, u.last)
 			s.happen(u, e)
 		}
 	}
+}
+
+// whose is the unit that a child of the init's is the main process of, or the task
+// of; nil for an orphan.
+func (s *supervisor) whose(pid int) (*unit, *task) {
+	for _, u := range s.units {
+		if u.pid == pid {
+			return u, nil
+		}
+		for _, t := range u.tasks {
+			if t.pid == pid {
+				return u, t
+			}
+		}
+	}
+	return nil, nil
 }
 
 // nextDead is a child that has ended and is not reaped yet, 0 when there is
@@ -238,7 +257,7 @@ func (s *supervisor) settle() {
 		s.stopNext()
 	}
 	s.units = slices.DeleteFunc(s.units, func(u *unit) bool {
-		gone := u.pid == 0 && u.state == Stopped && !slices.Contains(s.names, u.service.Name)
+		gone := u.pid == 0 && len(u.tasks) == 0 && u.state == Stopped && !slices.Contains(s.names, u.service.Name)
 		if gone {
 			s.dropGroup(u)
 		}

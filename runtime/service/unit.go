@@ -31,7 +31,7 @@ type unit struct {
 	since    time.Time
 	pid      int         // of the main process, 0 when there is none
 	word     chan string // what the launched process said before it became the program; "" is success
-	check    int         // pid of the command that tells whether it is ready, 0 when none runs
+	tasks    []*task
 	journal  *journal
 	group    *cgroup // nil while it does not run, and where the host has none
 	groups   int     // how many could not be removed
@@ -42,10 +42,15 @@ type unit struct {
 	pause    time.Duration // the latest one, 0 when the next is the first
 	timer    *time.Timer   // of the state's entry; a later one replaces it
 	armed    int           // how many timers there were
+	round    int           // how many states there were
+	looking  *time.Timer   // for the next look whether it is ready, or well
+	checked  bool          // whether it is well, since it runs
+	failures int           // of the latest checks, in a row
+	illness  error         // what the latest check failed for
 }
 
 func (u *unit) status() Status {
-	return Status{u.service.Name, u.state, u.pid, u.restarts, u.since.UTC().Truncate(time.Millisecond), u.last, u.group.use()}
+	return Status{u.service.Name, u.state, u.pid, u.restarts, u.since.UTC().Truncate(time.Millisecond), u.last, u.health(), u.group.use()}
 }
 
 // nextPause is how long to wait before the next try.
@@ -170,6 +175,9 @@ func (u *unit) died(status unix.WaitStatus) event {
 		return refused
 	}
 	u.last = describe(status)
+	if u.state == Unhealthy {
+		u.last = fmt.Sprintf("unhealthy: %v", u.illness)
+	}
 	if status.Exited() && status.ExitStatus() == 0 {
 		return succeeded
 	}

@@ -86,7 +86,7 @@ type shownService struct {
 	Name, State   string
 	Pid, Restarts int
 	Since         time.Time
-	Last          string
+	Health, Last  string
 	Use           struct{ Memory, CPU, Tasks *int64 }
 }
 
