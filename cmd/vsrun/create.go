@@ -51,7 +51,7 @@ A document (-f) is YAML or JSON:
       private: [/var/lib/nginx]  # kept until it is destroyed
       after: [auth]            # started when these are ready, stopped before them
       ready: {tcp: 80, timeout: 30s}  # or notify: true (sd_notify), command: […],
-                               # output: "ready to serve" (in a line that it writes)
+                               # output: "ready to serve" (in a line that it writes), also before tcp or command
       health: {command: [curl, -sf, "http://127.0.0.1/"], interval: 30s, timeout: 10s, failures: 3}
                                # or tcp: 80; one that fails so often in a row is restarted
       stop: {signal: TERM, timeout: 10s}

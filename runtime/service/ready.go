@@ -15,7 +15,7 @@ import (
 )
 
 // Ready says when a service that has been started counts as running, by one of
-// four signs.
+// four signs, or by Output and after it TCP or Command.
 type Ready struct {
 	// TCP is the port that somebody in the virtual server listens on.
 	TCP int `json:"tcp,omitempty" yaml:"tcp,omitempty"`
@@ -88,13 +88,13 @@ func (r Ready) equal(o Ready) bool {
 
 func (r Ready) validate(add func(path string, err error)) {
 	signs := 0
-	for _, given := range []bool{r.TCP != 0, r.Notify, len(r.Command) > 0, r.Output != ""} {
+	for _, given := range []bool{r.TCP != 0, r.Notify, len(r.Command) > 0} {
 		if given {
 			signs++
 		}
 	}
-	if signs > 1 {
-		add("ready", errors.New("has several signs: one of tcp, notify, command and output"))
+	if signs > 1 || r.Notify && r.Output != "" {
+		add("ready", errors.New("has several signs: one of tcp, notify, command and output, or output with tcp or command"))
 	}
 	add("ready.tcp", checkPort(r.TCP))
 	add("ready.command", checkCommand(r.Command))

@@ -32,7 +32,8 @@ func TestValidate(t *testing.T) {
 		"private, all bad":  {with(func(s *Service) { s.Private = []string{"", "a", "/", "/a/", "/a/../b", "/a\x00"} }), []string{"private[0]", "private[1]", "private[2]", "private[3]", "private[4]", "private[5]"}},
 		"private, reserved": {with(func(s *Service) { s.Private = []string{"/proc", "/sys/fs"} }), []string{"private[0]", "private[1]"}},
 		"ready":             {with(func(s *Service) { s.Ready = Ready{Output: "x"} }), nil},
-		"ready, bad":        {with(func(s *Service) { s.Ready = Ready{Output: "a\nb", TCP: 1} }), []string{"ready", "ready.output"}},
+		"ready, bad":        {with(func(s *Service) { s.Ready = Ready{Output: "a\nb", Notify: true} }), []string{"ready", "ready.output"}},
+		"ready, two signs":  {with(func(s *Service) { s.Ready = Ready{Output: "a", TCP: 1} }), nil},
 		"health":            {with(func(s *Service) { s.Health = Health{TCP: 80, Interval: 1} }), nil},
 		"health, no sign":   {with(func(s *Service) { s.Health = Health{Failures: 1} }), []string{"health"}},
 		"health, bad": {with(func(s *Service) {

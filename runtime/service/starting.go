@@ -80,7 +80,7 @@ func (s *supervisor) launched(t tick) {
 	switch {
 	case u.launched.Ready.immediate():
 		s.happen(u, live)
-	case u.launched.Ready.looked():
+	case u.launched.Ready.looked() && u.launched.Ready.Output == "":
 		s.look(tick{u, u.round})
 	}
 }
@@ -99,12 +99,19 @@ func (s *supervisor) expect(t tick, text string) func(line []byte) {
 	}
 }
 
-// signed has seen a service's sign that it is ready.
+// signed has seen in a service's output that it is ready, but for what is still to
+// be looked for.
 func (s *supervisor) signed(t tick) {
-	if u := t.unit; t.n == u.armed {
-		u.hear()
-		s.happen(u, live)
+	u := t.unit
+	if t.n != u.armed {
+		return
 	}
+	u.hear()
+	if u.launched.Ready.looked() {
+		s.look(tick{u, u.round})
+		return
+	}
+	s.happen(u, live)
 }
 
 // withOutput calls fn with the file that a process of the unit writes to: a pipe,

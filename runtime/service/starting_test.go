@@ -52,7 +52,7 @@ func notifyRole() error {
 // is started then.
 func TestReady(t *testing.T) {
 	v := plan(t)
-	sign := filepath.Join(v.dir, "sign")
+	sign, both := filepath.Join(v.dir, "sign"), filepath.Join(v.dir, "both")
 	v.begin()
 	if _, code := v.run("ip", "link", "set", "lo", "up"); code != 0 {
 		t.Fatal("there is no loopback")
@@ -64,6 +64,7 @@ func TestReady(t *testing.T) {
 		ready(role(t, "notify", "notify"), Ready{Notify: true}),
 		ready(sh("command", "sleep 0.3; touch "+sign+"; exec sleep 100000"), Ready{Command: []string{"test", "-e", sign}}),
 		ready(sh("output", `echo in grace; sleep 0.3; printf 'NOT IN'; printf ' GRACE now\n'; exec sleep 100000`), Ready{Output: "NOT IN GRACE"}),
+		ready(sh("both", "echo up; sleep 0.3; touch "+both+"; exec sleep 100000"), Ready{Output: "up", Command: []string{"test", "-e", both}}),
 	} {
 		t.Run(s.Name, func(t *testing.T) {
 			begin := time.Now()
