@@ -14,6 +14,7 @@ import (
 	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime/service"
+	"github.com/vsrun/vsrun/runtime/volume"
 )
 
 // vsDir is where a virtual server's init listens.
@@ -175,6 +176,7 @@ func (r *Runtime) config(vs VirtualServer) service.Config {
 		Hide:       []string{r.RunDir, r.StateDir},
 		DNS:        vs.DNS,
 		Share:      vs.Share,
+		Volumes:    vs.Volumes,
 	}
 }
 
@@ -186,6 +188,17 @@ func (r *Runtime) checkShare(vs VirtualServer) error {
 	}
 	return nil
 }
+
+// checkVolumes refuses those that an init could not be started with.
+func (r *Runtime) checkVolumes(vs VirtualServer) error {
+	var errs []error
+	for _, v := range vs.Volumes {
+		errs = append(errs, volume.Check(v, r.volumesDir(vs.ID)))
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Runtime) volumesDir(id int) string { return filepath.Join(r.keepDir(id), "volumes") }
 
 // start starts the init, or takes the one that a killed vsrun has started
 // meanwhile.
@@ -200,7 +213,7 @@ func (r *Runtime) start(ctx context.Context, ns *nsutil.Namespace, vs VirtualSer
 		if err := os.MkdirAll(r.vsDir(vs.ID), 0o755); err != nil {
 			return nil, err
 		}
-		c, err = service.Start(ctx, ns, r.Init, r.socket(vs.ID), r.config(vs))
+		c, err = r.launch(ctx, ns, vs)
 		if !errors.Is(err, service.ErrTaken) {
 			break
 		}
@@ -213,6 +226,24 @@ func (r *Runtime) start(ctx context.Context, ns *nsutil.Namespace, vs VirtualSer
 		return nil, fmt.Errorf("cannot start the init of %s: %w", vs, err)
 	}
 	return c, nil
+}
+
+// launch starts the init with its volumes.
+func (r *Runtime) launch(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) (*service.Client, error) {
+	var mounted []*os.File
+	defer func() {
+		for _, f := range mounted {
+			f.Close() // the init has them, or nobody
+		}
+	}()
+	for _, v := range vs.Volumes {
+		f, err := volume.Mount(v, r.volumesDir(vs.ID))
+		if err != nil {
+			return nil, err
+		}
+		mounted = append(mounted, f)
+	}
+	return service.Start(ctx, ns, r.Init, r.socket(vs.ID), r.config(vs), mounted...)
 }
 
 // stopServices ends the init and every process below it.

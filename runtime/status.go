@@ -23,6 +23,7 @@ type Status struct {
 	Namespace  string            `json:"namespace"` // where it is published
 	Interfaces []InterfaceStatus `json:"interfaces"`
 	Routes     []plumbing.Route  `json:"routes"`
+	Volumes    []service.Volume  `json:"volumes"`
 	Services   []service.Status  `json:"services"`
 	Drift      []string          `json:"drift"` // what an enable would mend, and services that fail
 }
@@ -81,6 +82,7 @@ func (r *Runtime) status(ctx context.Context, vs VirtualServer) (Status, error) 
 		Namespace:  r.place(vs.ID).Path(),
 		Interfaces: []InterfaceStatus{},
 		Routes:     append([]plumbing.Route{}, vs.Routes...),
+		Volumes:    append([]service.Volume{}, vs.Volumes...),
 		Services:   []service.Status{},
 		Drift:      []string{},
 	}

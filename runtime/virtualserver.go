@@ -3,6 +3,7 @@ package runtime
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,6 +21,7 @@ type VirtualServer struct {
 	DNS              service.DNS       `json:"dns,omitzero" yaml:"dns,omitempty"`
 	Share            []string          `json:"share,omitempty" yaml:"share,omitempty"` // paths of the host's below its own /run, /tmp, … (see service.Config)
 	Files            []service.File    `json:"files,omitempty" yaml:"files,omitempty"` // seen in place of the host's
+	Volumes          []service.Volume  `json:"volumes,omitempty" yaml:"volumes,omitempty"`
 	Services         []service.Service `json:"services,omitempty" yaml:"services,omitempty"`
 	Resources        service.Resources `json:"resources,omitzero" yaml:"resources,omitempty"` // of all its processes together
 }
@@ -68,7 +70,9 @@ func (vs VirtualServer) Validate() []Problem {
 	for _, p := range service.ValidateShare(vs.Share) {
 		list = append(list, Problem{Path: p.Path, Err: fmt.Errorf("share %w", p.Err)})
 	}
-	for _, p := range append(service.ValidateFiles(vs.Files, vs.Services), service.Validate(vs.Services)...) {
+	for _, p := range slices.Concat(
+		service.ValidateVolumes(vs.Volumes), service.ValidateFiles(vs.Files, vs.Services), service.Validate(vs.Services),
+	) {
 		field := p.Path[strings.LastIndexByte(p.Path, '.')+1:]
 		list = append(list, Problem{Path: p.Path, Err: fmt.Errorf("%s %w", field, p.Err)})
 	}
@@ -164,6 +168,11 @@ func (vs VirtualServer) conflict(other VirtualServer) string {
 			if i.Excludes(o) {
 				return i.On() + ", which cannot be shared (kind vlan)"
 			}
+		}
+	}
+	for _, v := range vs.Volumes {
+		if v.Device != "" && slices.ContainsFunc(other.Volumes, func(o service.Volume) bool { return o.Device == v.Device }) {
+			return "device " + v.Device
 		}
 	}
 	return ""

@@ -11,12 +11,13 @@ import (
 
 	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime"
+	"github.com/vsrun/vsrun/runtime/service"
 )
 
 func (a *app) createCommand() *cobra.Command {
 	var iface interfaceFlags
 	var name, file string
-	var share []string
+	var share, volumes []string
 	var disabled, dryRun, noProbe bool
 	c := &cobra.Command{
 		Use:   "create ID",
@@ -44,6 +45,9 @@ A document (-f) is YAML or JSON:
   share: [/run/dbus, /tmp/exchange]  # the host's; all else in /run, /tmp, /var/tmp, /dev/shm is its own
   files:                       # seen in place of the host's, read-only
     - {path: /etc/nginx/nginx.conf, mode: "644", content: "events {}"}
+  volumes:                     # filesystems of its own, kept until it is destroyed
+    - {path: /srv, size: 10G, type: ext4}  # or xfs, btrfs; tmpfs is in memory
+    - {path: /var/spool, type: xfs, device: /dev/vg0/finance}  # one that has a filesystem
   services:
     - name: web
       command: [nginx, -g, daemon off;]
@@ -71,6 +75,7 @@ A document (-f) is YAML or JSON:
 		Example: `  vsrun create 8
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --gateway 192.0.2.1
   vsrun create 8 --port eth1 --vlan 10 --address 192.0.2.8/24 --gateway 192.0.2.1
+  vsrun create 8 --port eth1 --address 192.0.2.8/24 --volume /srv=10G
   vsrun create 8 -f finance.yaml
   vsrun create 8 --share /run/dbus --share /tmp/exchange
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --dry-run`,
@@ -81,6 +86,10 @@ A document (-f) is YAML or JSON:
 				return err
 			}
 			vs.Share = append(vs.Share, share...)
+			for _, word := range volumes {
+				path, size, _ := strings.Cut(word, "=")
+				vs.Volumes = append(vs.Volumes, service.Volume{Path: path, Size: size})
+			}
 			if err := valid(vs); err != nil {
 				return err
 			}
@@ -93,6 +102,7 @@ A document (-f) is YAML or JSON:
 	flags.StringVar(&name, "name", "", "a name beside the number, also the host name inside")
 	flags.StringVarP(&file, "file", "f", "", "read it from a YAML or JSON document; - is standard input")
 	flags.StringArrayVar(&share, "share", nil, "a file, socket or directory below the host's /run, /tmp, /var/tmp or /dev/shm that it sees; repeatable")
+	flags.StringArrayVar(&volumes, "volume", nil, "a directory with a filesystem of its own, `PATH=SIZE`, as /srv=10G (more in a document); repeatable")
 	flags.BoolVar(&disabled, "disabled", false, "create it, but do not enable it")
 	flags.BoolVar(&dryRun, "dry-run", false, "print what would be done to the network, as lines for a root shell")
 	flags.BoolVar(&noProbe, "no-probe", false, "do not ask the segment whether the addresses are free")

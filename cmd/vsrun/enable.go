@@ -45,7 +45,7 @@ func (a *app) disableCommand() *cobra.Command {
 
 func (a *app) destroyCommand() *cobra.Command {
 	var timeout time.Duration
-	c := a.manyCommand("destroy", "Remove virtual servers, with their logs and private directories",
+	c := a.manyCommand("destroy", "Remove virtual servers, with their logs, volumes and private directories",
 		func(ctx context.Context, r *runtime.Runtime, id int) error {
 			vs, absent := r.Store.Load(id)
 			killed, err := r.Destroy(ctx, id, timeout)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -109,6 +110,9 @@ func showTable(w io.Writer, s runtime.Status) {
 	}
 	for _, r := range s.Routes {
 		fmt.Fprintf(w, "route\t%s\n", r)
+	}
+	for _, v := range s.Volumes {
+		fmt.Fprintf(w, "volume\t%s  %s  %s\n", v.Path, v.Filesystem(), cmp.Or(v.Size, v.Device))
 	}
 	for _, one := range s.Services {
 		fmt.Fprintf(w, "service\t%s  %s  %s\n", one.Name, one.State, serviceDetail(one))

@@ -93,6 +93,7 @@ type mounts struct {
 	dir     string   // Config.PrivateDir
 	root    *os.Root // of it
 	places  []place  // parents first
+	volumes []bind   // until they are mounted
 	shares  []bind   // until they are mounted
 	nothing *os.File // an empty directory
 	own     []bind   // in the order in which they were mounted
@@ -123,6 +124,9 @@ func (m *mounts) furnish(c Config) error {
 	if err := m.makePlaces(r); err != nil {
 		return err
 	}
+	if err := m.openVolumes(r, c.Volumes); err != nil {
+		return err
+	}
 	if err := m.openShares(c); err != nil {
 		return err
 	}
@@ -139,7 +143,8 @@ func (m *mounts) furnish(c Config) error {
 // to be hidden may be in what is covered, and what is shown is on top.
 func (m *mounts) settle(c Config) error {
 	for _, step := range []func() error{
-		m.cover, func() error { return m.hide(append([]string{c.NetnsDir}, c.Hide...)) }, m.showShares, m.showFiles,
+		m.cover, func() error { return m.hide(append([]string{c.NetnsDir}, c.Hide...)) },
+		m.showVolumes, m.showShares, m.showFiles,
 	} {
 		if err := step(); err != nil {
 			return err

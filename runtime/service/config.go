@@ -26,6 +26,9 @@ type Config struct {
 	// there then; a directory shows what becomes of it.
 	Share []string `json:"share,omitempty"`
 
+	// Volumes are handed over mounted, and are as they were when the init started.
+	Volumes []Volume `json:"volumes,omitempty"`
+
 	// PrivateDir is where private directories are kept, each under the path it
 	// has inside. It is made when the first one is needed.
 	PrivateDir string `json:"privateDir"`
@@ -36,11 +39,12 @@ type Config struct {
 	Hide []string `json:"hide,omitempty"`
 }
 
-// Same reports whether both give a virtual server the same name, DNS and shares.
+// Same reports whether both give a virtual server the same name, DNS, shares and
+// volumes.
 // The other fields say where things are, and an init goes on that has been told
 // otherwise.
 func (c Config) Same(o Config) bool {
-	return c.hostname() == o.hostname() && slices.Equal(c.Share, o.Share) &&
+	return c.hostname() == o.hostname() && slices.Equal(c.Share, o.Share) && slices.Equal(c.Volumes, o.Volumes) &&
 		slices.Equal(c.DNS.Servers, o.DNS.Servers) && slices.Equal(c.DNS.Search, o.DNS.Search)
 }
 
@@ -99,7 +103,7 @@ func (c Config) Validate() []Problem {
 		bad := s == "" || strings.ContainsAny(s, " \t\r\n\x00")
 		add(fmt.Sprintf("dns.search[%d]", i), bad, fmt.Sprintf("%q is no domain", s))
 	}
-	return append(problems, ValidateShare(c.Share)...)
+	return slices.Concat(problems, ValidateShare(c.Share), ValidateVolumes(c.Volumes))
 }
 
 // boot is what the starter writes into the init's configuration pipe.

@@ -20,6 +20,7 @@ const (
 	configFd = 3 // the configuration is read from it, until its end
 	answerFd = 4 // "ready" or the text of an error is written to it
 	cgroupFd = 5 // the directory of the virtual server's cgroup; not there where the host has none
+	volumeFd = 6 // the first of the volumes that the configuration names
 )
 
 const ready = "ready\n"
@@ -50,14 +51,14 @@ func isPipe(fd int) bool {
 func runInit() error {
 	config, answer := os.NewFile(configFd, "config"), os.NewFile(answerFd, "answer")
 	group := handedCgroup()
-	if err := closeInherited(); err != nil {
-		return err
-	}
 	b, err := readBoot(config)
 	if err != nil {
 		return err
 	}
 	config.Close()
+	if err := closeInherited(volumeFd + len(b.Config.Volumes)); err != nil {
+		return err
+	}
 	s, err := prepare(b)
 	if err == nil {
 		s.group = group
@@ -118,17 +119,18 @@ func (s *supervisor) appear(b boot, answer io.Writer) error {
 // closeInherited lets go of what the starter was started with, such as the lock
 // or the terminal of whoever called it: an init holds it for months. What
 // survived the exec and is not handed over on purpose lacks close-on-exec,
-// which everything that Go opens has.
-func closeInherited() error {
-	unix.CloseOnExec(configFd)
-	unix.CloseOnExec(answerFd)
+// which everything that Go opens has. Descriptors below first are handed over.
+func closeInherited(first int) error {
+	for fd := configFd; fd < first; fd++ {
+		unix.CloseOnExec(fd)
+	}
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
 		fd, err := strconv.Atoi(e.Name())
-		if err != nil || fd <= answerFd {
+		if err != nil || fd < first {
 			continue
 		}
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)

@@ -25,7 +25,9 @@ import (
 // and exits; until it has told that it listens, it finds nobody to tell and
 // exits. From then on Dial finds it. Of two that start at once the later one is
 // refused, under the lock of the socket's directory.
-func Start(ctx context.Context, ns *nsutil.Namespace, program, socket string, cfg Config) (*Client, error) {
+//
+// volumes are cfg.Volumes, each mounted and without a place (fsmount(2)).
+func Start(ctx context.Context, ns *nsutil.Namespace, program, socket string, cfg Config, volumes ...*os.File) (*Client, error) {
 	if err := errors.Join(joined(cfg.Validate()), checkSocketPath(socket)); err != nil {
 		return nil, err
 	}
@@ -33,7 +35,7 @@ func Start(ctx context.Context, ns *nsutil.Namespace, program, socket string, cf
 	if err != nil {
 		return nil, err
 	}
-	p, answer, err := launchInit(ns, program, b)
+	p, answer, err := launchInit(ns, program, b, volumes)
 	if err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", program, err)
 	}
@@ -79,7 +81,7 @@ func meet(ctx context.Context, p *os.Process, answer *os.File, socket string) (*
 
 // launchInit starts the program with the configuration on its way; the answer
 // can be read from the file.
-func launchInit(ns *nsutil.Namespace, program string, b boot) (*os.Process, *os.File, error) {
+func launchInit(ns *nsutil.Namespace, program string, b boot, volumes []*os.File) (*os.Process, *os.File, error) {
 	text, err := json.Marshal(b)
 	if err != nil {
 		return nil, nil, err
@@ -112,7 +114,7 @@ func launchInit(ns *nsutil.Namespace, program string, b boot) (*os.Process, *os.
 		return nil, nil, err
 	}
 	defer answerW.Close()
-	p, err := clone(ns, program, b.Config.ID, log, configR, answerW, group)
+	p, err := clone(ns, program, b.Config.ID, group, []*os.File{2: log, configFd: configR, answerFd: answerW, cgroupFd: nil}, volumes)
 	if err != nil {
 		answerR.Close()
 		return nil, nil, err
@@ -124,18 +126,18 @@ func launchInit(ns *nsutil.Namespace, program string, b boot) (*os.Process, *os.
 
 // clone makes the init's process, in namespaces of its own except for the
 // network's, which it finds itself in.
-func clone(ns *nsutil.Namespace, program string, id int, log, config, answer *os.File, group *cgroup) (*os.Process, error) {
+func clone(ns *nsutil.Namespace, program string, id int, group *cgroup, files, volumes []*os.File) (*os.Process, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer null.Close()
+	files[0], files[1] = null, null
 	attr := &os.ProcAttr{
 		Dir: "/",
 		// Few and short-lived objects: one processor's caches and an early
 		// garbage collection keep the init small.
-		Env:   []string{"PATH=" + searchPath, "GOMAXPROCS=1", "GOGC=10"},
-		Files: []*os.File{null, null, log, configFd: config, answerFd: answer},
+		Env: []string{"PATH=" + searchPath, "GOMAXPROCS=1", "GOGC=10"},
 		Sys: &syscall.SysProcAttr{
 			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 			Setsid:     true,
@@ -154,9 +156,10 @@ func clone(ns *nsutil.Namespace, program string, id int, log, config, answer *os
 			}
 			defer dirs[k].Close()
 		}
-		attr.Files = append(attr.Files, dirs[0]) // cgroupFd
+		files[cgroupFd] = dirs[0]
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(dirs[1].Fd())
 	}
+	attr.Files = append(files, volumes...) // from volumeFd on
 	var p *os.Process
 	err = ns.Do(func() (err error) {
 		p, err = os.StartProcess(program, []string{"vs-init", fmt.Sprintf("vs%d", id)}, attr)

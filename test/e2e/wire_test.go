@@ -78,6 +78,7 @@ type shown struct {
 		Up                    bool
 		Addresses, Gateways   []string
 	}
+	Volumes  []struct{ Path, Size string }
 	Services []shownService
 	Drift    []string
 }

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/moby/sys/capability"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,17 +20,19 @@ var features = map[string]func() error{
 	"samba":   commands("smbd", "smbclient"),
 	"nginx":   commands("nginx"),
 	"cgroup2": cgroup2,
+	"loop":    exists("/dev/loop-control"),
 }
 
 // Require skips the test unless the host has everything named: a feature
-// ("samba", "nginx", "cgroup2"), a kind of network device that the kernel can
-// make ("kind:ipvlan"), a controller of its cgroups ("controller:memory"), or else
-// a command. The skip names what is missing.
+// ("samba", "nginx", "cgroup2", "loop"), a kind of network device that the kernel can
+// make ("kind:ipvlan"), a controller of its cgroups ("controller:memory"), a capability
+// that root has ("capability:sys_resource"), or else a command. The skip names what is
+// missing.
 //
 // VSRUN_REQUIRE, a comma-separated list, makes a skip a failure: a name for
 // itself, "all" for everything that can be installed or granted, "kind:all" for
-// the kernel's devices, "controller:all" for its controllers; "-name" takes the
-// name out of these.
+// the kernel's devices, "controller:all" for its controllers, "capability:all";
+// "-name" takes the name out of these.
 func Require(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -85,7 +89,17 @@ func missing(name string) error {
 	if name, ok := strings.CutPrefix(name, "controller:"); ok {
 		return controller(name)
 	}
+	if c, ok := strings.CutPrefix(name, "capability:"); ok {
+		return hasCapability(c)
+	}
 	return commands(name)()
+}
+
+func exists(path string) func() error {
+	return func() error {
+		_, err := os.Stat(path)
+		return err
+	}
 }
 
 func commands(names ...string) func() error {
@@ -101,6 +115,22 @@ func commands(names ...string) func() error {
 
 // linkKind asks the kernel for a device it cannot make (it lacks a parent or a
 // peer, mostly): only an unknown kind is refused as such.
+func hasCapability(name string) error {
+	own, err := capability.NewPid2(0)
+	if err == nil {
+		err = own.Load()
+	}
+	if err != nil {
+		return err
+	}
+	for _, c := range capability.ListKnown() {
+		if c.String() == name && own.Get(capability.EFFECTIVE, c) {
+			return nil
+		}
+	}
+	return errors.New("root lacks it here")
+}
+
 func linkKind(kind string) error {
 	const probe = "labprobe"
 	r := run("", "ip", "link", "add", probe, "type", kind)

@@ -56,6 +56,7 @@ run mount -t cgroup2 -o nsdelegate cgroup2 /root/sys/fs/cgroup
 for controller in $(run cat /root/sys/fs/cgroup/cgroup.controllers); do
 	echo "+$controller" >/root/sys/fs/cgroup/cgroup.subtree_control
 done
+run mknod /root/dev/loop-control c 10 237 # opened, it loads the module (kmod, static-nodes)
 run ip link set lo up
 
 # The shell stays, to reap orphans; without it the kernel would panic. What the
