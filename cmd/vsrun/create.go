@@ -51,7 +51,8 @@ A document (-f) is YAML or JSON:
   services:
     - name: web
       command: [nginx, -g, daemon off;]
-      restart: always          # or on-failure, never
+      restart: always          # or on-failure, never; after a pause, longer each time
+      startLimit: {burst: 5, interval: 1m}  # left failed then; any number when left out
       private: [/var/lib/nginx]  # kept until it is destroyed
       after: [auth]            # started when these are ready, stopped before them
       ready: {tcp: 80, timeout: 30s}  # or notify: true (sd_notify), command: […],

@@ -79,6 +79,7 @@ names one (NET_BIND_SERVICE), or a daemon whose needs are known: ` + strings.Joi
 type serviceFlags struct {
 	service.Service
 	restart        string
+	limitInterval  time.Duration
 	stopTimeout    time.Duration
 	readyWithin    time.Duration
 	readyCommand   string
@@ -90,6 +91,8 @@ type serviceFlags struct {
 func (f *serviceFlags) register(c *cobra.Command) {
 	flags, s := c.Flags(), &f.Service
 	flags.StringVar(&f.restart, "restart", "always", "when it ends by itself: always, on-failure or never")
+	flags.IntVar(&s.StartLimit.Burst, "start-limit-burst", 0, "how often it may be started before it is left failed (default: any number)")
+	flags.DurationVar(&f.limitInterval, "start-limit-interval", 0, "in what time these starts count (default 1m)")
 	flags.StringArrayVar(&s.Private, "private", nil, "a directory that this virtual server has for itself; repeatable")
 	flags.StringSliceVar(&s.After, "after", nil, "services that have to be ready before it is started")
 	flags.IntVar(&s.Ready.TCP, "ready-tcp", 0, "it is ready when somebody listens on this port")
@@ -123,6 +126,7 @@ func (f *serviceFlags) register(c *cobra.Command) {
 func (f *serviceFlags) parse(name string, command []string) (service.Service, error) {
 	s := f.Service
 	s.Name, s.Command = name, command
+	s.StartLimit.Interval = service.Duration(f.limitInterval)
 	s.Ready.Timeout, s.Stop.Timeout = service.Duration(f.readyWithin), service.Duration(f.stopTimeout)
 	s.Health.Interval, s.Health.Timeout = service.Duration(f.healthInterval), service.Duration(f.healthTimeout)
 	s.Ready.Command, s.Health.Command = shell(f.readyCommand), shell(f.healthCommand)

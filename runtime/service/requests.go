@@ -71,7 +71,7 @@ func (s *supervisor) order(c *call, e event) {
 		c.answer <- response{Error: fmt.Sprintf("there is no service %s", c.Name)}
 		return
 	}
-	u.pause = 0
+	u.forgive()
 	s.happen(u, e)
 	s.waits = append(s.waits, wait{c, []*unit{u}})
 }
@@ -118,7 +118,8 @@ func (s *supervisor) set(c *call) {
 			u = &unit{service: service, since: time.Now()}
 		}
 		if e, ok := news(u, service, had); ok {
-			u.service, u.pause = service, 0
+			u.service = service
+			u.forgive()
 			s.happen(u, e)
 			touched = append(touched, u)
 		} else if !s.settled(u) { // an earlier call's, whose caller may be gone

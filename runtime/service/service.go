@@ -18,6 +18,8 @@ type Service struct {
 	Command []string `json:"command,omitempty" yaml:"command,omitempty"`
 	// Restart says what happens when the program ends by itself.
 	Restart Restart `json:"restart,omitempty" yaml:"restart,omitempty"`
+	// StartLimit is how often it may be started in a while.
+	StartLimit StartLimit `json:"startLimit,omitzero" yaml:"startLimit,omitempty"`
 	// Private are directories that the virtual server has for itself, instead
 	// of the host's, and keeps when it is disabled. They must exist on the host,
 	// except below those that are in memory (see Config.Share).
@@ -74,6 +76,7 @@ func (s Service) Validate() []Problem {
 	if int(s.Restart) >= len(restarts) {
 		add("restart", errUnknownRestart(fmt.Sprint(uint8(s.Restart))))
 	}
+	s.StartLimit.validate(add)
 	for i, dir := range s.Private {
 		add(fmt.Sprintf("private[%d]", i), checkPrivate(dir))
 	}
@@ -182,7 +185,7 @@ func within(p, dir string) bool {
 
 // Equal reports whether both are the same definition.
 func (s Service) Equal(o Service) bool {
-	return s.Name == o.Name && s.Restart == o.Restart && s.Reload == o.Reload && s.Stop == o.Stop &&
+	return s.Name == o.Name && s.Restart == o.Restart && s.Reload == o.Reload && s.Stop == o.Stop && s.StartLimit == o.StartLimit &&
 		slices.Equal(s.Command, o.Command) && slices.Equal(s.Private, o.Private) && slices.Equal(s.After, o.After) &&
 		s.Ready.equal(o.Ready) && s.Health.equal(o.Health) && s.Settings.equal(o.Settings)
 }

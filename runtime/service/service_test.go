@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestValidate(t *testing.T) {
@@ -34,6 +35,9 @@ func TestValidate(t *testing.T) {
 		"ready":             {with(func(s *Service) { s.Ready = Ready{Output: "x"} }), nil},
 		"ready, bad":        {with(func(s *Service) { s.Ready = Ready{Output: "a\nb", Notify: true} }), []string{"ready", "ready.output"}},
 		"ready, two signs":  {with(func(s *Service) { s.Ready = Ready{Output: "a", TCP: 1} }), nil},
+		"start limit":       {with(func(s *Service) { s.StartLimit = StartLimit{1000, Duration(24 * time.Hour)} }), nil},
+		"start limit, bad":  {with(func(s *Service) { s.StartLimit = StartLimit{-1, -1} }), []string{"startLimit.burst", "startLimit.interval"}},
+		"interval alone":    {with(func(s *Service) { s.StartLimit.Interval = 1 }), []string{"startLimit"}},
 		"health":            {with(func(s *Service) { s.Health = Health{TCP: 80, Interval: 1} }), nil},
 		"health, no sign":   {with(func(s *Service) { s.Health = Health{Failures: 1} }), []string{"health"}},
 		"health, bad": {with(func(s *Service) {

@@ -110,6 +110,50 @@ func TestPauses(t *testing.T) {
 	}
 }
 
+// One that has been started as often as it may be is left failed, whatever its status,
+// until somebody orders otherwise.
+func TestStartLimit(t *testing.T) {
+	v := plan(t)
+	times := filepath.Join(v.dir, "times")
+	v.begin()
+	s := sh("a", "echo >>"+times+"; exit 0")
+	s.StartLimit = StartLimit{Burst: 3}
+	if err := v.Set(t.Context(), []Service{s}); err != nil {
+		t.Fatal(err)
+	}
+	for round := 1; round <= 2; round++ {
+		eventually(t, "it is left", func() bool { return v.unit("a").State == Failed })
+		if s := v.unit("a"); s.Last != "exit status 0; it was started 3 times within 1m0s" {
+			t.Errorf("%+v", s)
+		}
+		if n := strings.Count(read(t, times), "\n"); n != 3*round {
+			t.Errorf("it was started %d times", n)
+		}
+		if err := v.StartService(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Starts count as long as the interval is.
+func TestStartsAreForgotten(t *testing.T) {
+	u := unit{service: Service{StartLimit: StartLimit{Burst: 2, Interval: Duration(time.Minute)}}}
+	for i, c := range []struct {
+		ago  time.Duration
+		want bool
+	}{{3 * time.Minute, false}, {2 * time.Minute, false}, {time.Second, false}, {0, true}} {
+		u.began()
+		u.starts[len(u.starts)-1] = time.Now().Add(-c.ago)
+		if u.exhausted() != c.want || len(u.starts) > 2 {
+			t.Errorf("after start %d: %t, %d starts are kept", i, u.exhausted(), len(u.starts))
+		}
+	}
+	u.forgive()
+	if u.exhausted() {
+		t.Error("forgiven")
+	}
+}
+
 func TestPolicies(t *testing.T) {
 	v := plan(t)
 	v.begin()

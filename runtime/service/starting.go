@@ -50,6 +50,7 @@ func (s *supervisor) settled(u *unit) bool {
 
 // launch starts the main process.
 func (s *supervisor) launch(u *unit) {
+	u.began()
 	s.arm(u, u.service.Ready.Timeout.or(startWithin))
 	t := tick{u, u.armed}
 	err := s.withOutput(u, s.expect(t, u.service.Ready.Output), func(out *os.File) error {

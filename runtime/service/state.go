@@ -59,6 +59,7 @@ const (
 	cleared                // those that it is started after are ready
 	live                   // the main process is ready
 	sick                   // it does not stand its health checks
+	exhausted              // it has been started as often as it may be
 )
 
 // An action is what a transition asks for.
@@ -70,7 +71,7 @@ const (
 	launch           // start the main process; live or refused follows
 	terminate        // its stop signal to the main process, and a timer for its end
 	kill             // SIGKILL to all its processes
-	pause            // a timer for the next try, longer each time
+	pause            // a timer for the next try, longer each time; or exhausted, when there is none
 )
 
 // transition is the whole life of a service. A pair that is not listed changes
@@ -93,6 +94,8 @@ func transition(s State, e event, r Restart) (State, action) {
 		switch e {
 		case start, restart, change, elapsed:
 			return Waiting, queue
+		case exhausted:
+			return Failed, nothing
 		case stop:
 			return Stopped, nothing
 		}

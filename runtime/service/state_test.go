@@ -11,18 +11,18 @@ type outcome struct {
 
 // The whole table: for each state what each event leads to. A row lists the
 // events in the order of their constants.
-var transitions = map[State][sick + 1]outcome{
-	//           start                  stop                   restart                change                   succeeded              broke                  refused              elapsed             cleared              live                  sick
-	Stopped:    {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}},
-	Waiting:    {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Waiting, queue}, {Waiting, nothing}, {Waiting, nothing}, {Waiting, nothing}, {Waiting, nothing}, {Starting, launch}, {Waiting, nothing}, {Waiting, nothing}},
-	Starting:   {{Starting, nothing}, {Stopping, terminate}, {Restarting, terminate}, {Restarting, terminate}, {Backoff, pause}, {Backoff, pause}, {Backoff, pause}, {Starting, kill}, {Starting, nothing}, {Running, nothing}, {Starting, nothing}},
-	Running:    {{Running, nothing}, {Stopping, terminate}, {Restarting, terminate}, {Restarting, terminate}, {Backoff, pause}, {Backoff, pause}, {Backoff, pause}, {Running, nothing}, {Running, nothing}, {Running, nothing}, {Unhealthy, terminate}},
-	Unhealthy:  {{Unhealthy, nothing}, {Stopping, nothing}, {Restarting, nothing}, {Restarting, nothing}, {Backoff, pause}, {Backoff, pause}, {Backoff, pause}, {Unhealthy, kill}, {Unhealthy, nothing}, {Unhealthy, nothing}, {Unhealthy, nothing}},
-	Stopping:   {{Restarting, nothing}, {Stopping, nothing}, {Restarting, nothing}, {Stopping, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopping, kill}, {Stopping, nothing}, {Stopping, nothing}, {Stopping, nothing}},
-	Restarting: {{Restarting, nothing}, {Stopping, nothing}, {Restarting, nothing}, {Restarting, nothing}, {Waiting, queue}, {Waiting, queue}, {Waiting, queue}, {Restarting, kill}, {Restarting, nothing}, {Restarting, nothing}, {Restarting, nothing}},
-	Backoff:    {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Waiting, queue}, {Backoff, nothing}, {Backoff, nothing}, {Backoff, nothing}, {Waiting, queue}, {Backoff, nothing}, {Backoff, nothing}, {Backoff, nothing}},
-	Failed:     {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Waiting, queue}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}},
-	Finished:   {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Waiting, queue}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}},
+var transitions = map[State][exhausted + 1]outcome{
+	//           start                  stop                   restart                change                   succeeded              broke                  refused              elapsed             cleared              live                  sick                  exhausted
+	Stopped:    {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}},
+	Waiting:    {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Waiting, queue}, {Waiting, nothing}, {Waiting, nothing}, {Waiting, nothing}, {Waiting, nothing}, {Starting, launch}, {Waiting, nothing}, {Waiting, nothing}, {Waiting, nothing}},
+	Starting:   {{Starting, nothing}, {Stopping, terminate}, {Restarting, terminate}, {Restarting, terminate}, {Backoff, pause}, {Backoff, pause}, {Backoff, pause}, {Starting, kill}, {Starting, nothing}, {Running, nothing}, {Starting, nothing}, {Starting, nothing}},
+	Running:    {{Running, nothing}, {Stopping, terminate}, {Restarting, terminate}, {Restarting, terminate}, {Backoff, pause}, {Backoff, pause}, {Backoff, pause}, {Running, nothing}, {Running, nothing}, {Running, nothing}, {Unhealthy, terminate}, {Running, nothing}},
+	Unhealthy:  {{Unhealthy, nothing}, {Stopping, nothing}, {Restarting, nothing}, {Restarting, nothing}, {Backoff, pause}, {Backoff, pause}, {Backoff, pause}, {Unhealthy, kill}, {Unhealthy, nothing}, {Unhealthy, nothing}, {Unhealthy, nothing}, {Unhealthy, nothing}},
+	Stopping:   {{Restarting, nothing}, {Stopping, nothing}, {Restarting, nothing}, {Stopping, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopped, nothing}, {Stopping, kill}, {Stopping, nothing}, {Stopping, nothing}, {Stopping, nothing}, {Stopping, nothing}},
+	Restarting: {{Restarting, nothing}, {Stopping, nothing}, {Restarting, nothing}, {Restarting, nothing}, {Waiting, queue}, {Waiting, queue}, {Waiting, queue}, {Restarting, kill}, {Restarting, nothing}, {Restarting, nothing}, {Restarting, nothing}, {Restarting, nothing}},
+	Backoff:    {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Waiting, queue}, {Backoff, nothing}, {Backoff, nothing}, {Backoff, nothing}, {Waiting, queue}, {Backoff, nothing}, {Backoff, nothing}, {Backoff, nothing}, {Failed, nothing}},
+	Failed:     {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Waiting, queue}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}, {Failed, nothing}},
+	Finished:   {{Waiting, queue}, {Stopped, nothing}, {Waiting, queue}, {Waiting, queue}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}, {Finished, nothing}},
 }
 
 // Where the policy counts, it does so for a service that was on its way or running

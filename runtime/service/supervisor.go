@@ -159,7 +159,7 @@ func (s *supervisor) happen(u *unit, e event) {
 			s.ending.killed = append(s.ending.killed, u.service.Name)
 		}
 	case pause:
-		s.arm(u, u.nextPause())
+		s.backOff(u)
 	}
 }
 

@@ -16,12 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	firstPause = 100 * time.Millisecond
-	longPause  = 30 * time.Second
-	calm       = 10 * time.Second // running that long makes the pauses short again
-	stopWithin = 10 * time.Second // between SIGTERM and SIGKILL
-)
+const stopWithin = 10 * time.Second // between SIGTERM and SIGKILL
 
 // A unit is a service as the init keeps it.
 type unit struct {
@@ -40,6 +35,7 @@ type unit struct {
 	last     string
 	restarts int
 	pause    time.Duration // the latest one, 0 when the next is the first
+	starts   []time.Time   // the latest, as many as the StartLimit counts
 	timer    *time.Timer   // of the state's entry; a later one replaces it
 	armed    int           // how many timers there were
 	round    int           // how many states there were
@@ -51,12 +47,6 @@ type unit struct {
 
 func (u *unit) status() Status {
 	return Status{u.service.Name, u.state, u.pid, u.restarts, u.since.UTC().Truncate(time.Millisecond), u.last, u.health(), u.group.use()}
-}
-
-// nextPause is how long to wait before the next try.
-func (u *unit) nextPause() time.Duration {
-	u.pause = min(max(2*u.pause, firstPause), longPause)
-	return u.pause
 }
 
 // launch starts the main process, in a session of its own: smbd answers SIGTERM
