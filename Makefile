@@ -8,9 +8,12 @@ KERNEL ?= $(firstword $(KERNELS))
 PKG ?= ./plumbing
 RUN ?= .
 BENCHFLAGS ?=
+PREFIX ?= /usr/local
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PROGRAMS := vsrun ipmd vs-init
+UNITS := $(notdir $(wildcard systemd/*.service))
 BIN := $(CURDIR)/bin
 CACHE := $(CURDIR)/.cache
 TOOL := $(GO) tool -modfile=tools/go.mod
@@ -20,7 +23,7 @@ BUILDFLAGS = -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION
 export VSRUN_BIN := $(BIN)
 export CGO_ENABLED := 0
 
-.PHONY: help build test test-vm test-vm-kernel vm-shell lint bench demo fuzz clean
+.PHONY: help build install uninstall test test-vm test-vm-kernel vm-shell lint bench demo fuzz clean
 .PHONY: check-native check-as-user check-vm vm summary
 
 help: ## this list
@@ -69,11 +72,11 @@ endif
 check-native:
 	@echo "== tests as $$(id -un), in throw-away hosts"
 	@VSRUN_REQUIRE=$(REQUIRE) $(TOOL) gotestsum --format standard-quiet --format-hide-empty-pkg \
-		--jsonfile $(CACHE)/tests/native.json -- -count=1 $$($(GO) list ./... | grep -v /test/vm$$)
+		--jsonfile $(CACHE)/tests/native.json -- -count=1 $$($(GO) list ./... | grep -vE '/test/(vm|systemd)$$')
 
 # The packages whose tests make namespaces; the others do not care who runs them.
 IN_HOSTS = $(GO) list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | \
-	sed -nE '/\/test\/vm /d; s,^([^ ]*) .*/(test/lab|nsutil)[] ].*,\1,p'
+	sed -nE '/\/test\/(vm|systemd) /d; s,^([^ ]*) .*/(test/lab|nsutil)[] ].*,\1,p'
 
 check-as-user:
 	@echo "== tests as nobody, in user namespaces"
@@ -93,6 +96,16 @@ summary:
 	@count() { cat $(CACHE)/tests/*.json | grep '"Test":' | grep -c "\"Action\":\"$$1\"" || true; }; \
 	run=$$(count run) passed=$$(count pass) skipped=$$(count skip); \
 	echo "$$passed passed, $$((run - passed - skipped)) failed, $$skipped skipped"
+
+install: build ## the programs and systemd's units: PREFIX=/usr/local UNITDIR=PREFIX/lib/systemd/system DESTDIR=
+	@install -d '$(DESTDIR)$(PREFIX)/sbin' '$(DESTDIR)$(UNITDIR)'
+	@install $(PROGRAMS:%=bin/%) '$(DESTDIR)$(PREFIX)/sbin'
+	@for unit in $(UNITS); do \
+		sed 's,/usr/local/sbin,$(PREFIX)/sbin,' systemd/$$unit >'$(DESTDIR)$(UNITDIR)'/$$unit; done
+	@echo "installed below $(DESTDIR)$(PREFIX); at boot: systemctl enable vsrun ipmd"
+
+uninstall: ## what install has put there; virtual servers stay as they are
+	@rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/sbin/%') $(UNITS:%='$(DESTDIR)$(UNITDIR)/%')
 
 bench: build ## what creating, destroying and counting cost
 	@test/install base

@@ -186,6 +186,22 @@ func (r *Runtime) Disable(ctx context.Context, id int, timeout time.Duration) (k
 	return r.stop(ctx, id, timeout)
 }
 
+// Boot makes a virtual server what it was last asked to be, on the network or not.
+func (r *Runtime) Boot(ctx context.Context, id int) (VirtualServer, error) {
+	return r.Update(ctx, id, func(*VirtualServer) error { return nil })
+}
+
+// Shutdown takes a virtual server off the network until the next Boot. The services
+// that had to be killed after timeout are named.
+func (r *Runtime) Shutdown(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
+	unlock, err := r.Store.lock(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return r.stop(ctx, id, timeout)
+}
+
 // Destroy disables a virtual server and forgets it. What is not there is
 // success, so that it can be run again.
 func (r *Runtime) Destroy(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {

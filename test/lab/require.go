@@ -21,13 +21,14 @@ var features = map[string]func() error{
 	"nginx":   commands("nginx"),
 	"cgroup2": cgroup2,
 	"loop":    exists("/dev/loop-control"),
+	"systemd": systemd,
 }
 
 // Require skips the test unless the host has everything named: a feature
-// ("samba", "nginx", "cgroup2", "loop"), a kind of network device that the kernel can
-// make ("kind:ipvlan"), a controller of its cgroups ("controller:memory"), a capability
-// that root has ("capability:sys_resource"), or else a command. The skip names what is
-// missing.
+// ("samba", "nginx", "cgroup2", "loop", "systemd"), a kind of network device that the
+// kernel can make ("kind:ipvlan"), a controller of its cgroups ("controller:memory"), a
+// capability that root has ("capability:sys_resource"), or else a command. The skip
+// names what is missing.
 //
 // VSRUN_REQUIRE, a comma-separated list, makes a skip a failure: a name for
 // itself, "all" for everything that can be installed or granted, "kind:all" for
@@ -169,4 +170,12 @@ func controller(name string) error {
 		err = fmt.Errorf("this host's cgroups have no controller %s", name)
 	}
 	return err
+}
+
+// systemd wants a machine that systemd has booted, and that nobody else uses.
+func systemd() error {
+	if os.Getenv("VSRUN_VM_BOOT") == "" {
+		return errors.New("this is no virtual machine of bin/vm -systemd")
+	}
+	return nil
 }

@@ -1,0 +1,131 @@
+// Package systemd_test tries the installed programs and units on a machine that
+// systemd has booted, and that is switched off and booted again in between: the
+// tests of the first boot are run in the first, the others in the second.
+//
+// It runs in a virtual machine alone, see test/on-kernels, and is that machine's root.
+package systemd_test
+
+import (
+	"flag"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/vsrun/vsrun/test/lab"
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Getenv("VSRUN_VM_BOOT") == "2" {
+		flag.Set("test.run", "^TestAfterReboot$")
+	} else {
+		flag.Set("test.skip", "^TestAfterReboot$")
+	}
+	os.Exit(m.Run())
+}
+
+// sh runs a script of the shell, which ends with the first command that fails, and
+// returns what it prints, without the last newline.
+func sh(t *testing.T, script string) string {
+	t.Helper()
+	cmd := exec.Command("bash", "-euo", "pipefail", "-c", script)
+	cmd.Env = append(os.Environ(), "PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s%s", err, script, out, errs.String())
+	}
+	return strings.TrimSuffix(string(out), "\n")
+}
+
+// expect fails the test unless the script prints this.
+func expect(t *testing.T, want, script string) {
+	t.Helper()
+	if got := sh(t, script); got != want {
+		t.Errorf("%s\nprints:  %q\nand not: %q", script, got, want)
+	}
+}
+
+// segment is a unit that makes the port eth1, and a client on it in a namespace.
+const segment = `
+[Unit]
+Before=network.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=ip netns add client
+ExecStart=ip link add eth1 up type veth peer name wire netns client
+ExecStart=ip -n client address add 192.0.2.100/24 dev wire
+ExecStart=ip -n client link set wire up
+[Install]
+WantedBy=multi-user.target
+`
+
+// host makes the machine one that vsrun is installed on, once.
+func host(t *testing.T) {
+	t.Helper()
+	lab.Require(t, "systemd")
+	if _, err := os.Stat("/usr/local/sbin/vsrun"); err == nil {
+		return
+	}
+	if err := os.WriteFile("/etc/systemd/system/segment.service", []byte(segment), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "", `
+		cp -a "$VSRUN_BIN"/. /
+		mkdir -p /var/log/journal /srv/www
+		echo 'of vs8' >/srv/www/index.html
+		echo 'events {} http { access_log off; server { listen 80; root /srv/www; } }' >/srv/nginx.conf
+		journalctl --flush
+		systemctl daemon-reload
+		systemd-analyze verify vsrun.service vsrun-shutdown.service ipmd.service 2>&1
+		systemctl --quiet enable --now segment vsrun ipmd`)
+}
+
+// page is what a client gets.
+const page = `ip netns exec client curl -sS --retry 20 --retry-connrefused --retry-delay 1 http://192.0.2.8/`
+
+// pids are those of the inits and of nginx.
+const pids = `pgrep -x 'vs-init|nginx' | sort`
+
+// asked is what ipmd answers for.
+const asked = `curl -sS --retry 20 --retry-connrefused --unix-socket /run/vsrun/ipmd.sock http://ipmd/stats | grep -o '"id":[0-9]*' | cut -d: -f2`
+
+func TestUnits(t *testing.T) {
+	host(t)
+	sh(t, `
+		vsrun create 8 --port eth1 --address 192.0.2.8/24
+		vsrun service add 8 web --capability nginx -- nginx -c /srv/nginx.conf -g 'daemon off;'
+		vsrun create 9
+		vsrun service add 9 slow -- sh -c 'trap "sleep 1; echo has ended in order; exit" TERM; while :; do sleep 0.1; done'
+		vsrun create 10 --port eth1 --address 192.0.2.10/24
+		vsrun disable 10`)
+	expect(t, "of vs8", page)
+	before := sh(t, pids)
+
+	sh(t, `systemctl stop vsrun ipmd`)
+	expect(t, before, pids)
+	expect(t, "of vs8", page)
+	sh(t, `systemctl start vsrun ipmd; systemctl reload vsrun`)
+	expect(t, before, pids)
+	expect(t, "active\nactive\nactive", `systemctl is-active vsrun vsrun-shutdown ipmd`)
+	expect(t, "", `systemctl --failed --plain --no-legend`)
+	expect(t, "8\n9", asked)
+}
+
+func TestAfterReboot(t *testing.T) {
+	host(t)
+	expect(t, "running", `systemctl is-system-running --wait`)
+	expect(t, "of vs8", page)
+	expect(t, "client\nvs8\nvs9", `ls /run/netns`)
+	expect(t, "8\n9", asked)
+
+	expect(t, "has ended in order", `vsrun logs 9 slow | grep -o 'has ended in order'`)
+	expect(t, "vs8 is down\nvs9 is down", `journalctl -b -1 -u vsrun-shutdown -o cat | grep '^vs[89] ' | sort`)
+
+	sh(t, `vsrun destroy --all`)
+	expect(t, "client", `ls /run/netns`)
+	expect(t, "", `pgrep -x vs-init || true; find /sys/fs/cgroup -name 'vs[0-9]*'`)
+}
