@@ -64,6 +64,7 @@ A document (-f) is YAML or JSON:
       user: root               # and group
       capabilities: [nginx]    # none when left out; NET_BIND_SERVICE, …, or a daemon's name
       syscalls: ""             # all: without the filter of system calls
+      unsafeExports: false     # true: an NFS server may export what is no volume or device
       environment: {TZ: UTC}
       directory: /
       umask: "022"

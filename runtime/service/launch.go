@@ -65,6 +65,9 @@ func (o order) carryOut() error {
 	if err := unix.Chdir(or(s.Directory, "/")); err != nil {
 		return fmt.Errorf("cannot go to %s: %w", s.Directory, err)
 	}
+	if err := o.checkExports(); err != nil {
+		return err
+	}
 	if err := who.become(caps); err != nil {
 		return err
 	}

@@ -27,6 +27,10 @@ type Settings struct {
 	// everything.
 	Syscalls string `json:"syscalls,omitempty" yaml:"syscalls,omitempty"`
 
+	// UnsafeExports allows an NFS server to export a part of a filesystem: its clients
+	// can then reach all of that (see checkExports).
+	UnsafeExports bool `json:"unsafeExports,omitempty" yaml:"unsafeExports,omitempty"`
+
 	Environment map[string]string `json:"environment,omitempty" yaml:"environment,omitempty"`
 	Directory   string            `json:"directory,omitempty" yaml:"directory,omitempty"` // empty: /
 	Umask       string            `json:"umask,omitempty" yaml:"umask,omitempty"`         // octal; empty: 022
@@ -160,6 +164,6 @@ func limitNumber(s string) (uint64, error) {
 
 func (s Settings) equal(o Settings) bool {
 	return s.User == o.User && s.Group == o.Group && s.Syscalls == o.Syscalls && s.Directory == o.Directory &&
-		s.Umask == o.Umask && s.Resources == o.Resources && s.Nice == o.Nice && s.OOMScore == o.OOMScore &&
+		s.Umask == o.Umask && s.Resources == o.Resources && s.Nice == o.Nice && s.UnsafeExports == o.UnsafeExports && s.OOMScore == o.OOMScore &&
 		slices.Equal(s.Capabilities, o.Capabilities) && maps.Equal(s.Environment, o.Environment) && maps.Equal(s.Limits, o.Limits)
 }

@@ -20,6 +20,7 @@ var features = map[string]func() error{
 	"samba":   commands("smbd", "smbclient"),
 	"nginx":   commands("nginx"),
 	"cgroup2": cgroup2,
+	"ganesha": commands("ganesha.nfsd"),
 	"loop":    exists("/dev/loop-control"),
 	"systemd": systemd,
 }
