@@ -173,13 +173,13 @@ func prepare(b boot) (*supervisor, error) {
 		return nil, err
 	}
 	s := &supervisor{
-		config: c, host: b.Host, env: environment(c.ID), logs: logs,
+		config: c, host: b.Host, env: environment(c.ID), logs: logs, journald: openJournald(c),
 		mounts: &mounts{keep: keep, dir: filepath.Base(c.PrivateDir)},
 		calls:  make(chan *call), ticks: make(chan tick), shifts: make(chan struct{}, 1),
 		heard: make(chan tick), looks: make(chan tick), signs: make(chan tick), overdue: make(chan *task), notes: make(chan note),
 	}
 	log.SetFlags(0)
-	log.SetOutput(newJournal(logs, initName))
+	log.SetOutput(newJournal(logs, initName, s.journald))
 	s.catchSignals()
 	if err := partMounts(c.NetnsDir); err != nil {
 		return nil, err

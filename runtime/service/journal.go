@@ -24,10 +24,12 @@ const (
 const Stamp = "2006-01-02T15:04:05.000Z"
 
 // A journal is the file that a service's output is kept in, each line with its
-// time. Its size is bounded.
+// time. Its size is bounded. The host's own journal gets it, too.
 type journal struct {
-	root *os.Root
-	name string // of the file
+	root   *os.Root
+	name   string // of the file
+	host   *journald
+	fields string // what the host's is told with each line
 
 	mu   sync.Mutex
 	f    *os.File // nil: not open
@@ -35,8 +37,8 @@ type journal struct {
 	err  error // the latest; told once
 }
 
-func newJournal(root *os.Root, name string) *journal {
-	return &journal{root: root, name: name + ".log"}
+func newJournal(root *os.Root, name string, host *journald) *journal {
+	return &journal{root: root, name: name + ".log", host: host, fields: host.fields(name)}
 }
 
 // Write keeps lines, each of which ends with a newline. It never fails: there is
@@ -51,13 +53,15 @@ func (j *journal) Write(text []byte) (int, error) {
 func (j *journal) keep(line string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	line = strings.TrimSuffix(line, "\n") + "\n"
+	j.host.send(j.fields, line)
 	if j.f == nil || j.size >= journalSize {
 		if err := j.open(); err != nil {
 			j.complain(err)
 			return
 		}
 	}
-	n, err := j.f.WriteString(time.Now().UTC().Format(Stamp) + " " + strings.TrimSuffix(line, "\n") + "\n")
+	n, err := j.f.WriteString(time.Now().UTC().Format(Stamp) + " " + line)
 	j.size += int64(n)
 	j.complain(err)
 }

@@ -16,7 +16,7 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	j := newJournal(root, "a")
+	j := newJournal(root, "a", nil)
 	in, out, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func TestJournalIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	j := newJournal(root, "a")
+	j := newJournal(root, "a", nil)
 	const lines = 6 * journalSize / 1024
 	filler := strings.Repeat("y", 1000)
 	for k := range lines {

@@ -128,7 +128,7 @@ func (s *supervisor) withOutput(u *unit, seen func([]byte), fn func(out *os.File
 		return err
 	}
 	if u.journal == nil {
-		u.journal = newJournal(s.logs, u.service.Name)
+		u.journal = newJournal(s.logs, u.service.Name, s.journald)
 	}
 	s.collecting.Go(func() { u.journal.collect(in, seen) })
 	return fn(out)

@@ -23,6 +23,8 @@ type supervisor struct {
 	group  *cgroup // of the virtual server; nil where the host has none
 	mounts *mounts
 
+	journald *journald // the host's; nil where it has none
+
 	units []*unit  // in the order of the latest set, then those that are to go
 	names []string // of the latest set
 

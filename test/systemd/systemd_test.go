@@ -6,11 +6,13 @@
 package systemd_test
 
 import (
+	"context"
 	"flag"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vsrun/vsrun/test/lab"
 )
@@ -29,7 +31,9 @@ func TestMain(m *testing.M) {
 // returns what it prints, without the last newline.
 func sh(t *testing.T, script string) string {
 	t.Helper()
-	cmd := exec.Command("bash", "-euo", "pipefail", "-c", script)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
 	cmd.Env = append(os.Environ(), "PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
 	var errs strings.Builder
 	cmd.Stderr = &errs
@@ -113,6 +117,30 @@ func TestUnits(t *testing.T) {
 	expect(t, "active\nactive\nactive", `systemctl is-active vsrun vsrun-shutdown ipmd`)
 	expect(t, "", `systemctl --failed --plain --no-legend`)
 	expect(t, "8\n9", asked)
+}
+
+// The host's journal gets what services write, can be asked for it by virtual server
+// and service, and keeps no service waiting.
+func TestJournal(t *testing.T) {
+	host(t)
+	sh(t, `
+		mkfifo /srv/say
+		vsrun create 11 --name finance
+		vsrun service add 11 parrot -- sh -c 'exec cat <>/srv/say'
+		echo one >/srv/say`)
+	// kept waits until a line is in the file, and so was offered to the journal.
+	kept := func(line string) { sh(t, `until vsrun logs 11 parrot | grep -x `+line+` >/dev/null; do sleep 0.1; done`) }
+	kept("one")
+	expect(t, "one", `journalctl --sync; journalctl VSRUN_ID=11 VSRUN_SERVICE=parrot -o cat`)
+	expect(t, "one", `journalctl VSRUN_NAME=finance -t vs11/parrot -o cat`)
+	expect(t, "ready for virtual server 11", `journalctl VSRUN_ID=11 -t vs11/init -o cat | head -n 1`)
+
+	sh(t, `pkill -STOP systemd-journal; seq 1000 >/srv/say`)
+	kept("1000")
+	sh(t, `pkill -CONT systemd-journal; systemctl restart systemd-journald.socket systemd-journald; echo two >/srv/say`)
+	kept("two")
+	expect(t, "two", `journalctl --sync; journalctl VSRUN_ID=11 VSRUN_SERVICE=parrot -o cat -n 1`)
+	sh(t, `vsrun destroy 11`)
 }
 
 func TestAfterReboot(t *testing.T) {
