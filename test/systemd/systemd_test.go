@@ -129,7 +129,9 @@ func TestJournal(t *testing.T) {
 		vsrun service add 11 parrot -- sh -c 'exec cat <>/srv/say'
 		echo one >/srv/say`)
 	// kept waits until a line is in the file, and so was offered to the journal.
-	kept := func(line string) { sh(t, `until vsrun logs 11 parrot | grep -x `+line+` >/dev/null; do sleep 0.1; done`) }
+	kept := func(line string) {
+		sh(t, `until vsrun logs 11 parrot | grep -x `+line+` >/dev/null; do sleep 0.1; done`)
+	}
 	kept("one")
 	expect(t, "one", `journalctl --sync; journalctl VSRUN_ID=11 VSRUN_SERVICE=parrot -o cat`)
 	expect(t, "one", `journalctl VSRUN_NAME=finance -t vs11/parrot -o cat`)
