@@ -57,6 +57,9 @@ A document (-f) is YAML or JSON:
       after: [auth]            # started when these are ready, stopped before them
       ready: {tcp: 80, timeout: 30s}  # or notify: true (sd_notify), command: […],
                                # output: "ready to serve" (in a line that it writes), also before tcp or command
+      sockets:                 # opened for it, held while it restarts; it takes them as
+        - {stream: "80", name: http}  # sd_listen_fds(3) tells; or 192.0.2.8:80, [2001:db8::8]:80,
+        - {datagram: /run/web.sock}   # /run/web.sock, @web
       health: {command: [curl, -sf, "http://127.0.0.1/"], interval: 30s, timeout: 10s, failures: 3}
                                # or tcp: 80; one that fails so often in a row is restarted
       stop: {signal: TERM, timeout: 10s}

@@ -79,6 +79,8 @@ names one (NET_BIND_SERVICE), or a daemon whose needs are known: ` + strings.Joi
 type serviceFlags struct {
 	service.Service
 	restart        string
+	listenStream   []string
+	listenDatagram []string
 	limitInterval  time.Duration
 	stopTimeout    time.Duration
 	readyWithin    time.Duration
@@ -100,6 +102,8 @@ func (f *serviceFlags) register(c *cobra.Command) {
 	flags.StringVar(&s.Ready.Output, "ready-output", "", "it is ready when a line that it writes has this text in it")
 	flags.StringVar(&f.readyCommand, "ready-command", "", "it is ready when this shell command succeeds, which is tried until then")
 	flags.DurationVar(&f.readyWithin, "ready-within", 0, "how long that may take (default 30s)")
+	flags.StringSliceVar(&f.listenStream, "listen-stream", nil, "a socket that is opened for it and held while it restarts: 80, 192.0.2.8:80, /run/a.sock; repeatable")
+	flags.StringSliceVar(&f.listenDatagram, "listen-datagram", nil, "the same, of datagrams (sd_listen_fds); repeatable")
 	flags.StringVar(&f.healthCommand, "health-command", "", "it is well as long as this shell command succeeds; restarted when it is not")
 	flags.IntVar(&s.Health.TCP, "health-tcp", 0, "it is well as long as somebody listens on this port")
 	flags.DurationVar(&f.healthInterval, "health-interval", 0, "from one such check to the next (default 30s)")
@@ -126,6 +130,12 @@ func (f *serviceFlags) register(c *cobra.Command) {
 func (f *serviceFlags) parse(name string, command []string) (service.Service, error) {
 	s := f.Service
 	s.Name, s.Command = name, command
+	for _, address := range f.listenStream {
+		s.Sockets = append(s.Sockets, service.Socket{Stream: address})
+	}
+	for _, address := range f.listenDatagram {
+		s.Sockets = append(s.Sockets, service.Socket{Datagram: address})
+	}
 	s.StartLimit.Interval = service.Duration(f.limitInterval)
 	s.Ready.Timeout, s.Stop.Timeout = service.Duration(f.readyWithin), service.Duration(f.stopTimeout)
 	s.Health.Interval, s.Health.Timeout = service.Duration(f.healthInterval), service.Duration(f.healthTimeout)

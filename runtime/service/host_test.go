@@ -24,6 +24,7 @@ import (
 const roleVar = "VSRUN_TEST_ROLE"
 
 var roles = map[string]func() error{
+	"answer":  answerRole,
 	"ask":     askRole,
 	"exec":    execRole,
 	"starter": starterRole,

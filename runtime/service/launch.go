@@ -21,11 +21,14 @@ import (
 // fork and exec Go can do only what syscall.SysProcAttr knows.
 const launchName = "vs-launch"
 
-// The descriptors that it is handed besides the standard ones.
-const (
-	orderFd = 3 // what to start is read from it
-	wordFd  = 4 // the reason is written to it when the program could not be started
-)
+// The descriptors that it is handed besides the standard ones: the program's sockets
+// first, of which its second argument is the number.
+const firstSocket = 3 // where sd_listen_fds(3) has them begin
+
+// orderFd is what to start, to be read; wordFd is for the reason why the program could
+// not be started.
+func orderFd(sockets int) int { return firstSocket + sockets }
+func wordFd(sockets int) int  { return firstSocket + sockets + 1 }
 
 // An order says what is to be started, and how.
 type order struct {
@@ -36,14 +39,19 @@ type order struct {
 
 // launchMain becomes the program, or says why not and exits.
 func launchMain() {
-	unix.CloseOnExec(orderFd)
-	unix.CloseOnExec(wordFd)
+	sockets, _ := strconv.Atoi(os.Args[len(os.Args)-1])
+	orders, word := orderFd(sockets), wordFd(sockets)
+	unix.CloseOnExec(orders)
+	unix.CloseOnExec(word)
 	var o order
-	err := json.NewDecoder(os.NewFile(orderFd, "order")).Decode(&o)
+	err := json.NewDecoder(os.NewFile(uintptr(orders), "order")).Decode(&o)
+	if sockets > 0 {
+		o.Env = append(o.Env, fmt.Sprintf("LISTEN_PID=%d", os.Getpid())) // it stays the same
+	}
 	if err == nil {
 		err = o.carryOut()
 	}
-	io.WriteString(os.NewFile(wordFd, "word"), err.Error())
+	io.WriteString(os.NewFile(uintptr(word), "word"), err.Error())
 	os.Exit(1)
 }
 

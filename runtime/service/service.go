@@ -30,6 +30,8 @@ type Service struct {
 	// Ready says when the service counts as running: zero is as soon as its
 	// program is.
 	Ready Ready `json:"ready,omitzero" yaml:"ready,omitempty"`
+	// Sockets are opened for it, and held while it is started anew.
+	Sockets []Socket `json:"sockets,omitempty" yaml:"sockets,omitempty"`
 	// Health says how it is checked while it runs: zero is not at all.
 	Health Health `json:"health,omitzero" yaml:"health,omitempty"`
 	// Stop says how it is asked to end.
@@ -84,6 +86,7 @@ func (s Service) Validate() []Problem {
 		add(fmt.Sprintf("after[%d]", i), checkName(name))
 	}
 	s.Ready.validate(add)
+	validateSockets(s, add)
 	s.Health.validate(add)
 	s.Stop.validate(add)
 	if s.Reload != "" {
@@ -187,7 +190,7 @@ func within(p, dir string) bool {
 func (s Service) Equal(o Service) bool {
 	return s.Name == o.Name && s.Restart == o.Restart && s.Reload == o.Reload && s.Stop == o.Stop && s.StartLimit == o.StartLimit &&
 		slices.Equal(s.Command, o.Command) && slices.Equal(s.Private, o.Private) && slices.Equal(s.After, o.After) &&
-		s.Ready.equal(o.Ready) && s.Health.equal(o.Health) && s.Settings.equal(o.Settings)
+		s.Ready.equal(o.Ready) && s.Health.equal(o.Health) && slices.Equal(s.Sockets, o.Sockets) && s.Settings.equal(o.Settings)
 }
 
 // Restart says what happens when a service's program ends without having been

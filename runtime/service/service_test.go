@@ -35,11 +35,19 @@ func TestValidate(t *testing.T) {
 		"ready":             {with(func(s *Service) { s.Ready = Ready{Output: "x"} }), nil},
 		"ready, bad":        {with(func(s *Service) { s.Ready = Ready{Output: "a\nb", Notify: true} }), []string{"ready", "ready.output"}},
 		"ready, two signs":  {with(func(s *Service) { s.Ready = Ready{Output: "a", TCP: 1} }), nil},
-		"start limit":       {with(func(s *Service) { s.StartLimit = StartLimit{1000, Duration(24 * time.Hour)} }), nil},
-		"start limit, bad":  {with(func(s *Service) { s.StartLimit = StartLimit{-1, -1} }), []string{"startLimit.burst", "startLimit.interval"}},
-		"interval alone":    {with(func(s *Service) { s.StartLimit.Interval = 1 }), []string{"startLimit"}},
-		"health":            {with(func(s *Service) { s.Health = Health{TCP: 80, Interval: 1} }), nil},
-		"health, no sign":   {with(func(s *Service) { s.Health = Health{Failures: 1} }), []string{"health"}},
+		"sockets": {with(func(s *Service) {
+			s.Sockets = []Socket{{Stream: "80", Name: "http"}, {Datagram: "80"}, {Stream: "[::1]:443"}, {Stream: "/run/a.sock"}}
+			s.Ready.TCP = 81
+		}), nil},
+		"sockets, bad": {with(func(s *Service) {
+			s.Sockets = []Socket{{}, {Stream: "80", Datagram: "80"}, {Stream: "x"}, {Stream: "1", Name: "a:b"}, {Stream: "2"}, {Stream: "2", Name: "b"}, {Stream: "192.0.2.1:3"}}
+			s.Ready.TCP = 3
+		}), []string{"sockets[0]", "sockets[1]", "sockets[2]", "sockets[3]", "sockets[5]", "sockets[6]"}},
+		"start limit":      {with(func(s *Service) { s.StartLimit = StartLimit{1000, Duration(24 * time.Hour)} }), nil},
+		"start limit, bad": {with(func(s *Service) { s.StartLimit = StartLimit{-1, -1} }), []string{"startLimit.burst", "startLimit.interval"}},
+		"interval alone":   {with(func(s *Service) { s.StartLimit.Interval = 1 }), []string{"startLimit"}},
+		"health":           {with(func(s *Service) { s.Health = Health{TCP: 80, Interval: 1} }), nil},
+		"health, no sign":  {with(func(s *Service) { s.Health = Health{Failures: 1} }), []string{"health"}},
 		"health, bad": {with(func(s *Service) {
 			s.Health = Health{TCP: -1, Command: []string{""}, Timeout: -1, Interval: -1, Failures: -1}
 		}), []string{"health", "health.tcp", "health.command", "health.interval", "health.timeout", "health.failures"}},

@@ -54,7 +54,7 @@ func (s *supervisor) launch(u *unit) {
 	s.arm(u, u.service.Ready.Timeout.or(startWithin))
 	t := tick{u, u.armed}
 	err := s.withOutput(u, s.expect(t, u.service.Ready.Output), func(out *os.File) error {
-		if err := u.group.limit(u.service.Resources); err != nil {
+		if err := errors.Join(u.group.limit(u.service.Resources), u.listen()); err != nil {
 			return err
 		}
 		return u.launch(out, s.env, func() { s.heard <- t })

@@ -121,7 +121,7 @@ func TestReadyByOutputOfThisLife(t *testing.T) {
 	v := plan(t)
 	once := filepath.Join(v.dir, "once")
 	v.begin()
-	a := sh("a", fmt.Sprintf("[ -e %s ] || echo up; touch %[1]s; exec sleep 100000", once))
+	a := sh("a", fmt.Sprintf("[ -e %s ] || { touch %[1]s; echo up; }; exec sleep 100000", once))
 	a.Ready = Ready{Output: "up", Timeout: Duration(slow)}
 	if err := v.Set(t.Context(), []Service{a, sh("other", "while :; do echo up; sleep 0.05; done")}); err != nil {
 		t.Fatal(err)

@@ -138,12 +138,16 @@ func (s *supervisor) happen(u *unit, e event) {
 		}
 		u.state, u.since = state, time.Now()
 		s.beginRound(u)
+		if state == Stopped || state == Failed || state == Finished {
+			u.unlisten()
+		}
 	}
 	switch act {
 	case queue:
-		if s.clear(u) {
-			s.happen(u, cleared)
-		}
+		// It is started when the event has been dealt with: all sockets are there
+		// by then, for services that need each other. What cannot be opened yet is
+		// opened when it is started, or keeps it from that.
+		u.listen()
 	case launch:
 		s.launch(u)
 	case terminate:

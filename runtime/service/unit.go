@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,29 +21,30 @@ const stopWithin = 10 * time.Second // between SIGTERM and SIGKILL
 
 // A unit is a service as the init keeps it.
 type unit struct {
-	service  Service // as wanted
-	launched Service // as the main process was started
-	state    State
-	since    time.Time
-	pid      int         // of the main process, 0 when there is none
-	word     chan string // what the launched process said before it became the program; "" is success
-	tasks    []*task
-	journal  *journal
-	group    *cgroup // nil while it does not run, and where the host has none
-	groups   int     // how many could not be removed
-	starved  bool    // the kernel has killed one of its processes for want of memory
-	refusal  error   // why the latest launch failed
-	last     string
-	restarts int
-	pause    time.Duration // the latest one, 0 when the next is the first
-	starts   []time.Time   // the latest, as many as the StartLimit counts
-	timer    *time.Timer   // of the state's entry; a later one replaces it
-	armed    int           // how many timers there were
-	round    int           // how many states there were
-	looking  *time.Timer   // for the next look whether it is ready, or well
-	checked  bool          // whether it is well, since it runs
-	failures int           // of the latest checks, in a row
-	illness  error         // what the latest check failed for
+	service   Service // as wanted
+	launched  Service // as the main process was started
+	state     State
+	since     time.Time
+	pid       int         // of the main process, 0 when there is none
+	word      chan string // what the launched process said before it became the program; "" is success
+	tasks     []*task
+	journal   *journal
+	group     *cgroup    // nil while it does not run, and where the host has none
+	listeners []listener // in the order of the service's sockets
+	groups    int        // how many could not be removed
+	starved   bool       // the kernel has killed one of its processes for want of memory
+	refusal   error      // why the latest launch failed
+	last      string
+	restarts  int
+	pause     time.Duration // the latest one, 0 when the next is the first
+	starts    []time.Time   // the latest, as many as the StartLimit counts
+	timer     *time.Timer   // of the state's entry; a later one replaces it
+	armed     int           // how many timers there were
+	round     int           // how many states there were
+	looking   *time.Timer   // for the next look whether it is ready, or well
+	checked   bool          // whether it is well, since it runs
+	failures  int           // of the latest checks, in a row
+	illness   error         // what the latest check failed for
 }
 
 func (u *unit) status() Status {
@@ -57,7 +59,8 @@ func (u *unit) launch(out *os.File, env []string, heard func()) error {
 	if u.service.Ready.Notify {
 		env = append(slices.Clone(env), "NOTIFY_SOCKET="+notifySocket)
 	}
-	pid, word, err := spawn(out, u.group, u.service.Name, order{u.service.Command, env, u.service.Settings})
+	sockets, listen := u.handed()
+	pid, word, err := spawn(out, u.group, u.service.Name, sockets, order{u.service.Command, append(slices.Clip(env), listen...), u.service.Settings})
 	u.pid = pid
 	if err != nil {
 		u.word = nil
@@ -81,9 +84,9 @@ func (u *unit) fail(err error) {
 	u.last = "cannot start: " + err.Error()
 }
 
-// spawn starts a process that carries out the order, and returns it with the file
-// that it writes to when it cannot.
-func spawn(out *os.File, group *cgroup, name string, o order) (pid int, word *os.File, err error) {
+// spawn starts a process that carries out the order, with the sockets, and returns it
+// with the file that it writes to when it cannot.
+func spawn(out *os.File, group *cgroup, name string, sockets []uintptr, o order) (pid int, word *os.File, err error) {
 	text, err := json.Marshal(o)
 	if err != nil {
 		return 0, nil, err
@@ -107,12 +110,13 @@ func spawn(out *os.File, group *cgroup, name string, o order) (pid int, word *os
 		defer dir.Close()
 		attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
 	}
+	files := append([]uintptr{0, out.Fd(), out.Fd()}, sockets...) // stdin is /dev/null
 	// ForkExec reaps the child whose exec fails; nobody else does meanwhile, for
 	// only the event loop reaps, and it is here.
-	pid, err = syscall.ForkExec("/proc/self/exe", []string{launchName, name}, &syscall.ProcAttr{
+	pid, err = syscall.ForkExec("/proc/self/exe", []string{launchName, name, strconv.Itoa(len(sockets))}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   o.Env,
-		Files: []uintptr{0, out.Fd(), out.Fd(), orderFd: orders.Fd(), wordFd: tell.Fd()}, // stdin is /dev/null
+		Files: append(files, orders.Fd(), tell.Fd()), // orderFd, wordFd
 		Sys:   attr,
 	})
 	if err != nil {

@@ -1,10 +1,14 @@
 package e2e_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -44,6 +48,75 @@ func TestHungDaemonIsRestarted(t *testing.T) {
 	serves(t, s.client, "http://192.0.2.8/report", share)
 	if out := s.MustVsrun(t, "ps", "8"); !strings.Contains(out, "healthy") {
 		t.Errorf("ps says\n%s", out)
+	}
+}
+
+// Clients of a real daemon that is handed its sockets are never refused, however
+// often it is restarted or killed; and it needs no right to bind port 80. nginx
+// takes them as its own upgrade hands them over (NGINX).
+func TestNobodyIsRefusedByNginx(t *testing.T) {
+	s := newSite(t)
+	share, command := nginx(t, s)
+	s.MustVsrun(t, "create", "8", "--no-probe", "--port", "eth1", "--address", "192.0.2.8/24", "--address", "2001:db8::8/64")
+	add(t, s, "8", "web", command, "--capability", "CHOWN,SETGID,SETUID", "--env", "NGINX=3;4;", "--stop-signal", "QUIT",
+		"--listen-stream", "0.0.0.0:80", "--listen-stream", "[::]:80")
+	var asked, lost atomic.Int32
+	done := make(chan struct{})
+	var clients sync.WaitGroup
+	for _, url := range []string{"http://192.0.2.8/report", "http://[2001:db8::8]/report"} {
+		out := filepath.Join(t.TempDir(), "out")
+		clients.Go(func() {
+			for {
+				r := s.client.TryRun("curl", "-sSf", "--max-time", "20", "-o", out, url)
+				b, err := os.ReadFile(out)
+				switch {
+				case r.Code == 18, r.Code == 52, r.Code == 56: // the connection ended in the middle, or was reset
+					lost.Add(1)
+				case r.Code != 0 || err != nil || fmt.Sprintf("%x", sha256.Sum256(b)) != share.sum:
+					t.Errorf("%v, %v", r, err)
+				}
+				asked.Add(1)
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for range 20 {
+		s.MustVsrun(t, "service", "restart", "8", "web")
+	}
+	if n := lost.Load(); n != 0 {
+		t.Errorf("%d were not answered", n)
+	}
+	const kills = 20
+	for range kills {
+		before := s.service(t, "8", "web")
+		if err := syscall.Kill(before.Pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		soon(t, func() error {
+			if now := s.service(t, "8", "web"); now.Pid == before.Pid {
+				return fmt.Errorf("%+v", now)
+			}
+			return nil
+		})
+		s.MustVsrun(t, "service", "restart", "8", "web") // without the longer and longer pauses
+	}
+	close(done)
+	clients.Wait()
+	if n := lost.Load(); n > 2*kills { // one of each client's
+		t.Errorf("%d were not answered", n)
+	}
+	t.Logf("%d asked during 40 restarts and %d kills, %d of them the killed did not answer", asked.Load(), kills, lost.Load())
+	s.MustVsrun(t, "service", "stop", "8", "web")
+	if r := s.client.TryRun("curl", "-sS", "--max-time", "20", "http://192.0.2.8/"); r.Code != 7 {
+		t.Errorf("stopped: %v", r)
+	}
+	s.MustVsrun(t, "destroy", "8")
+	if leaks := s.Leaks(); leaks != "" {
+		t.Errorf("destroyed, it leaves\n%s", leaks)
 	}
 }
 

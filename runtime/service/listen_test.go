@@ -1,0 +1,238 @@
+package service
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// answerRole is a daemon that is handed its socket, answers each line by its process
+// id, and when asked to end has answered first whom it has taken.
+func answerRole() error {
+	if os.Getenv("LISTEN_PID") != fmt.Sprint(os.Getpid()) || os.Getenv("LISTEN_FDS") != "1" {
+		return errors.New("there is no socket")
+	}
+	l, err := net.FileListener(os.NewFile(firstSocket, "socket"))
+	if err != nil {
+		return err
+	}
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, unix.SIGTERM)
+	go func() { <-asked; l.Close() }()
+	fmt.Println("answering")
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return nil
+		}
+		busy.Go(func() {
+			defer conn.Close()
+			if _, err := bufio.NewReader(conn).ReadString('\n'); err == nil {
+				fmt.Fprintln(conn, os.Getpid())
+			}
+		})
+	}
+}
+
+// askOnce connects to a port in the virtual server and wants an answer.
+func (v *virtual) askOnce(address string) (refused, unanswered error) {
+	err := v.ns.Do(func() error {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			refused = err
+			return nil
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(30 * time.Second))
+		fmt.Fprintln(conn, "?")
+		_, unanswered = bufio.NewReader(conn).ReadString('\n')
+		return nil
+	})
+	return errors.Join(refused, err), unanswered
+}
+
+// Whoever connects while a service is restarted, or killed, waits, is not refused,
+// and is answered.
+func TestNobodyIsRefused(t *testing.T) {
+	v := up(t)
+	if _, code := v.run("ip", "link", "set", "lo", "up"); code != 0 {
+		t.Fatal("there is no loopback")
+	}
+	s := role(t, "a", "answer")
+	s.Restart, s.Sockets, s.Ready.Output = RestartAlways, []Socket{{Stream: "8000"}}, "answering"
+	if err := v.Set(t.Context(), []Service{s}); err != nil {
+		t.Fatal(err)
+	}
+	var asked, lost atomic.Int32
+	done := make(chan struct{})
+	var clients sync.WaitGroup
+	for _, address := range []string{"127.0.0.1:8000", "[::1]:8000"} {
+		clients.Go(func() {
+			for {
+				refused, unanswered := v.askOnce(address)
+				if refused != nil {
+					t.Error(refused)
+				}
+				if unanswered != nil {
+					lost.Add(1)
+				}
+				asked.Add(1)
+				select {
+				case <-done:
+					return
+				case <-time.After(time.Millisecond):
+				}
+			}
+		})
+	}
+	for range 20 {
+		if err := v.RestartService(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := lost.Load(); n != 0 {
+		t.Errorf("%d were not answered", n)
+	}
+	const kills = 20
+	for range kills {
+		before := v.unit("a")
+		if err := unix.Kill(before.Pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it runs again", func() bool {
+			now := v.unit("a")
+			return now.State == Running && now.Pid != before.Pid
+		})
+		if err := v.RestartService(t.Context(), "a"); err != nil { // without the longer and longer pauses
+			t.Fatal(err)
+		}
+	}
+	close(done)
+	clients.Wait()
+	// What it had taken when it was killed is lost with it: one of each client's.
+	if n := lost.Load(); n > 2*kills {
+		t.Errorf("%d were not answered", n)
+	}
+	t.Logf("%d asked during 40 restarts and %d kills, %d of them the killed did not answer", asked.Load(), kills, lost.Load())
+	for _, end := range []func() error{
+		func() error { return v.StopService(t.Context(), "a") },
+		func() error { return errors.Join(v.StartService(t.Context(), "a"), v.Set(t.Context(), nil)) },
+	} {
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		if refused, _ := v.askOnce("127.0.0.1:8000"); refused == nil {
+			t.Error("nobody runs, and somebody listens")
+		}
+	}
+}
+
+// The program gets them in their order, knows which is which, and has no others.
+func TestSocketsAreHandedOver(t *testing.T) {
+	v := plan(t)
+	out := filepath.Join(v.dir, "out")
+	v.begin()
+	s := sh("a", fmt.Sprintf(`{ echo $LISTEN_FDS $LISTEN_FDNAMES; [ $LISTEN_PID = $$ ] && echo mine; readlink /proc/$$/fd/3 /proc/$$/fd/4 /proc/$$/fd/5 /proc/$$/fd/6 /proc/$$/fd/7; } | sed 's/\[.*//' >%s.new; mv %[1]s.new %[1]s; exec sleep 100000`, out))
+	s.Sockets = []Socket{{Stream: "192.0.2.1:80", Name: "web"}, {Datagram: "[::]:53"}, {Stream: "@abstract"}, {Stream: "/run/sub/a.sock"}}
+	v.output("ip addr add 192.0.2.1 dev lo; ip link set lo up")
+	run := func(want string) {
+		t.Helper()
+		os.Remove(out)
+		if err := v.Set(t.Context(), []Service{s}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it has written", func() bool { _, err := os.Stat(out); return err == nil })
+		if got := strings.Join(strings.Fields(read(t, out)), " "); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	listening := func() string {
+		v.t.Helper()
+		var lines []string
+		for line := range strings.Lines(v.output("ss -Hltunx")) {
+			if f := strings.Fields(line); !strings.Contains(line, "@vsrun") && !strings.Contains(line, "init.sock") {
+				lines = append(lines, f[0]+" "+f[4])
+			}
+		}
+		slices.Sort(lines)
+		return strings.Join(lines, ", ")
+	}
+	run("4 web:a:a:a mine socket: socket: socket: socket:")
+	if got := listening(); got != "tcp 192.0.2.1:80, u_str /run/sub/a.sock, u_str @abstract, udp [::]:53" {
+		t.Errorf("it listens on %s", got)
+	}
+	if got := v.output("stat -c %a /run/sub/a.sock"); got != "666" {
+		t.Errorf("the socket's mode is %s", got)
+	}
+	// A change keeps what is to stay.
+	inode := func() string { return v.output("ss -Hlx | grep -o '@abstract *[0-9]*'") }
+	before := inode()
+	s.Sockets = []Socket{{Stream: "@abstract"}, {Datagram: "/run/b.sock", Name: "b"}}
+	run("2 a:b mine socket: socket:")
+	if got := listening(); got != "u_dgr /run/b.sock, u_str @abstract" || inode() != before {
+		t.Errorf("it listens on %s", got)
+	}
+	if err := v.Set(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := listening() + v.output("ls -A /run/sub /run/b.sock 2>/dev/null || true"); got != "/run/sub:" {
+		t.Errorf("removed, it leaves %s", got)
+	}
+}
+
+// All sockets are there before the first service is started, and one that is
+// somebody's keeps its service from starting until it is free.
+func TestSocketsComeFirst(t *testing.T) {
+	v := up(t)
+	first := sh("first", "ss -Hlxn | grep -q @second && echo there; exec sleep 100000")
+	second := sh("second", "exec sleep 100000")
+	second.Sockets = []Socket{{Stream: "@second"}}
+	if err := v.Set(t.Context(), []Service{first, second}); err != nil {
+		t.Fatal(err)
+	}
+	waitForLog(v, "first", "there\n")
+	third := sh("third", "exec sleep 100000")
+	third.Sockets = []Socket{{Stream: "@second"}, {Stream: "/run/third"}}
+	err := v.Set(t.Context(), []Service{first, second, third})
+	if want := "cannot start third: cannot listen on @second: address already in use"; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	if err := v.Set(t.Context(), []Service{first, third}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it runs", func() bool { return v.unit("third").State == Running })
+}
+
+func TestParseListen(t *testing.T) {
+	for text, want := range map[string]unix.Sockaddr{
+		"80":              &unix.SockaddrInet6{Port: 80},
+		"192.0.2.8:80":    &unix.SockaddrInet4{Port: 80, Addr: [4]byte{192, 0, 2, 8}},
+		"[2001:db8::]:80": &unix.SockaddrInet6{Port: 80, Addr: [16]byte{0x20, 0x01, 0x0d, 0xb8}},
+		"/run/a":          &unix.SockaddrUnix{Name: "/run/a"},
+		"@a":              &unix.SockaddrUnix{Name: "@a"},
+	} {
+		if got, err := parseListen(text); err != nil || fmt.Sprintf("%#v", got) != fmt.Sprintf("%#v", want) {
+			t.Errorf("%s: %#v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "0", "65536", "-1", "a", "localhost:80", "192.0.2.8", "192.0.2.8:0", "[fe80::1%eth0]:80",
+		"/", "@", "/run//a", "/run/a/", "a\x00", "/" + strings.Repeat("a", 107)} {
+		if got, err := parseListen(text); err == nil {
+			t.Errorf("%q: %#v", text, got)
+		}
+	}
+}
