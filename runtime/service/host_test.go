@@ -31,7 +31,6 @@ var roles = map[string]func() error{
 	"nested":  nestedRole,
 	"listen":  listenRole,
 	"notify":  notifyRole,
-	"escape":  escapeRole,
 	"reach":   reachRole,
 }
 

@@ -18,12 +18,14 @@ var refusedSyscalls = []uint32{
 	unix.SYS_UNSHARE, unix.SYS_SETNS,
 	// mounts
 	unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_PIVOT_ROOT, unix.SYS_MOVE_MOUNT, unix.SYS_OPEN_TREE,
-	unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK, unix.SYS_MOUNT_SETATTR,
+	unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK, unix.SYS_MOUNT_SETATTR, openTreeAttr,
 	unix.SYS_SWAPON, unix.SYS_SWAPOFF,
 	// modules, another kernel
-	unix.SYS_INIT_MODULE, unix.SYS_FINIT_MODULE, unix.SYS_DELETE_MODULE, unix.SYS_KEXEC_LOAD, unix.SYS_REBOOT,
-	// programs in the kernel, and page faults that a process handles
+	unix.SYS_INIT_MODULE, unix.SYS_FINIT_MODULE, unix.SYS_DELETE_MODULE, unix.SYS_KEXEC_LOAD, unix.SYS_KEXEC_FILE_LOAD,
+	unix.SYS_REBOOT,
+	// programs in the kernel, page faults that a process handles, and a second way into the kernel
 	unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN, unix.SYS_USERFAULTFD,
+	unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER,
 	// keyrings, which no namespace divides
 	unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY, unix.SYS_KEYCTL,
 	// the clock
@@ -31,6 +33,14 @@ var refusedSyscalls = []uint32{
 	// the host's log and accounting
 	unix.SYS_SYSLOG, unix.SYS_ACCT,
 }
+
+// openTreeAttr is Linux 6.15's open_tree_attr(2), the same number everywhere.
+const openTreeAttr = 467
+
+// families are those of socket(2) that are let through: the others are of no use to
+// a file server, and a network namespace does not divide all of them (AF_VSOCK leads
+// to the machine that this one is a guest of).
+var families = []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_PACKET}
 
 // namespaceFlags are those of clone(2) that make namespaces.
 const namespaceFlags = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |
@@ -46,29 +56,59 @@ var architectures = map[string]uint32{
 // x32 is the bit of amd64's third calling convention (__X32_SYSCALL_BIT).
 const x32 = 0x40000000
 
-// filter is the program that looks at each system call (struct seccomp_data of
-// include/uapi/linux/seccomp.h: the number, the architecture, at 16 the lower
-// half of the first argument).
+// where struct seccomp_data has what the filter looks at (include/uapi/linux/seccomp.h);
+// of an argument it is the lower half.
+const (
+	dataNumber = 0
+	dataArch   = 4
+	dataArg0   = 16
+	dataArg1   = 24
+	dataArg2   = 32
+)
+
+func load(at uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: at, Size: 4} }
+
+// when runs the instructions where what was loaded is value, and skips them
+// elsewhere.
+func when(value uint32, then ...bpf.Instruction) []bpf.Instruction {
+	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: value, SkipTrue: uint8(len(then))}}, then...)
+}
+
+// filter is the program that looks at each system call.
 func filter(arch uint32) []bpf.Instruction {
-	allow := bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
-	refuse := bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
-	unknown := bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)}
+	answer := func(errno unix.Errno) bpf.Instruction {
+		return bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(errno)}
+	}
+	allow, refuse, unknown := bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}, answer(unix.EPERM), answer(unix.ENOSYS)
 	program := []bpf.Instruction{
-		bpf.LoadAbsolute{Off: 4, Size: 4},
+		load(dataArch),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: arch, SkipTrue: 1}, unknown,
-		bpf.LoadAbsolute{Off: 0, Size: 4},
+		load(dataNumber),
 		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: x32, SkipTrue: 1}, unknown,
-		// Its flags are in memory, which a filter cannot read; libc falls back.
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_CLONE3, SkipTrue: 1}, unknown,
 	}
+	add := func(number uint32, then ...bpf.Instruction) { program = append(program, when(number, then...)...) }
+	// Its flags are in memory, which a filter cannot read; libc falls back.
+	add(unix.SYS_CLONE3, unknown)
 	for _, number := range refusedSyscalls {
-		program = append(program, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: number, SkipTrue: 1}, refuse)
+		add(number, refuse)
 	}
-	return append(program,
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_CLONE, SkipTrue: 3},
-		bpf.LoadAbsolute{Off: 16, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: namespaceFlags, SkipTrue: 1}, refuse,
-		allow)
+	add(unix.SYS_CLONE, load(dataArg0),
+		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: namespaceFlags, SkipTrue: 1}, refuse, allow)
+	known := []bpf.Instruction{load(dataArg0)}
+	for _, family := range families {
+		known = append(known, when(family, allow)...)
+	}
+	add(unix.SYS_SOCKET, append(known, answer(unix.EAFNOSUPPORT))...)
+	// With these, anybody may send from addresses that are not the virtual server's:
+	// IPv6 asks nothing more (include/net/ipv6.h, ipv6_can_nonlocal_bind), and its
+	// sockets take IPv4's option for the same.
+	var foreign []bpf.Instruction
+	for _, o := range []struct{ level, name uint32 }{{unix.SOL_IP, unix.IP_FREEBIND}, {unix.SOL_IPV6, unix.IPV6_FREEBIND}} {
+		named := append([]bpf.Instruction{load(dataArg2)}, when(o.name, refuse)...)
+		foreign = append(append(foreign, load(dataArg1)), when(o.level, named...)...)
+	}
+	add(unix.SYS_SETSOCKOPT, append(foreign, allow)...)
+	return append(program, allow)
 }
 
 // installFilter filters the calling thread's system calls, and those of all that

@@ -2,9 +2,16 @@
 package e2e_test
 
 import (
+	"os"
 	"testing"
 
 	"github.com/vsrun/vsrun/test/lab"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(escapeVar) != "" {
+		tryEscapes()
+		return
+	}
+	lab.Main(m)
+}
