@@ -76,8 +76,8 @@ func TestValidate(t *testing.T) {
 			"dns.search[3]: \"a..b\" is not a domain\ndns.search[4]: \"\" is not a domain\ndns.search[5]: \".\" is not a domain\n" +
 				"dns.search[6]: \"a b\" is not a domain\ndns.search[7]: \"-a\" is not a domain\ndns.search[8]: \"" + strings.Repeat("a.", 127) + "\" is not a domain"},
 		{"shares", VirtualServer{ID: 8, Share: []string{"/run/dbus", "/etc/hosts", "/run", "/run/dbus"}},
-			"share[1]: share \"/etc/hosts\" is seen anyway: only what is below /run, /tmp, /var/tmp or /dev/shm has to be shared\n" +
-				"share[2]: share \"/run\" is too much: a share is a path below /run, /tmp, /var/tmp or /dev/shm\n" +
+			"share[1]: share \"/etc/hosts\" is seen anyway: only what is below /run, /tmp, /var/tmp or /dev has to be shared\n" +
+				"share[2]: share \"/run\" is too much: a share is a path below /run, /tmp, /var/tmp or /dev\n" +
 				"share[3]: share \"/run/dbus\" is there twice"},
 		{"files", VirtualServer{ID: 8, Files: []service.File{{Path: "/etc/hosts", Mode: "rw"}, {Path: "/srv/a"}},
 			Services: []service.Service{{Name: "a", Command: []string{"a"}, Private: []string{"/srv"}}}},

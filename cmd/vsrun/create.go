@@ -42,7 +42,7 @@ A document (-f) is YAML or JSON:
   routes:
     - {to: 198.51.100.0/24, via: 192.0.2.7, dev: eth0, table: 254, metric: 50, realm: 3}
   dns: {servers: [192.0.2.53], search: [example.test]}
-  share: [/run/dbus, /tmp/exchange]  # the host's; all else in /run, /tmp, /var/tmp, /dev/shm is its own
+  share: [/run/dbus, /tmp/exchange]  # the host's; all else in /run, /tmp, /var/tmp, /dev is its own
   files:                       # seen in place of the host's, read-only
     - {path: /etc/nginx/nginx.conf, mode: "644", content: "events {}"}
   volumes:                     # filesystems of its own, kept until it is destroyed
@@ -68,6 +68,8 @@ A document (-f) is YAML or JSON:
       capabilities: [nginx]    # none when left out; NET_BIND_SERVICE, …, or a daemon's name
       syscalls: ""             # all: without the filter of system calls
       unsafeExports: false     # true: an NFS server may export what is no volume or device
+      readOnly: true           # it writes only to these, what is private, and what is in memory;
+      writable: [/srv/finance] # else to all but /usr, /etc, /boot, /root, /proc, /sys, and these
       environment: {TZ: UTC}
       directory: /
       umask: "022"
@@ -106,7 +108,7 @@ A document (-f) is YAML or JSON:
 	flags := c.Flags()
 	flags.StringVar(&name, "name", "", "a name beside the number, also the host name inside")
 	flags.StringVarP(&file, "file", "f", "", "read it from a YAML or JSON document; - is standard input")
-	flags.StringArrayVar(&share, "share", nil, "a file, socket or directory below the host's /run, /tmp, /var/tmp or /dev/shm that it sees; repeatable")
+	flags.StringArrayVar(&share, "share", nil, "a file, socket or directory below the host's /run, /tmp, /var/tmp or /dev that it sees; repeatable")
 	flags.StringArrayVar(&volumes, "volume", nil, "a directory with a filesystem of its own, `PATH=SIZE`, as /srv=10G (more in a document); repeatable")
 	flags.BoolVar(&disabled, "disabled", false, "create it, but do not enable it")
 	flags.BoolVar(&dryRun, "dry-run", false, "print what would be done to the network, as lines for a root shell")

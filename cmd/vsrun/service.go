@@ -116,6 +116,8 @@ func (f *serviceFlags) register(c *cobra.Command) {
 	flags.StringVar(&s.Group, "group", "", "the group it runs as (default the user's)")
 	flags.StringSliceVar(&s.Capabilities, "capability", nil, "what root's powers it may have; repeatable (default none)")
 	flags.StringVar(&s.Syscalls, "syscalls", "", "all: no filter of system calls")
+	flags.BoolVar(&s.ReadOnly, "read-only", false, "it may write only to what is --writable, --private, or in memory")
+	flags.StringArrayVar(&s.Writable, "writable", nil, "a file or directory that it may write to, though it is read-only otherwise; repeatable")
 	flags.StringToStringVar(&s.Environment, "env", nil, "NAME=VALUE; repeatable")
 	flags.StringVar(&s.Directory, "directory", "", "where it starts (default /)")
 	flags.StringVar(&s.Umask, "umask", "", "octal (default 022)")

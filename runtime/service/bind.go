@@ -121,6 +121,9 @@ func (m *mounts) furnish(c Config) error {
 	if m.nothing, err = os.Open(nothing); err != nil {
 		return err
 	}
+	if m.keep, err = r.hold(m.keep); err != nil {
+		return err
+	}
 	if err := m.makePlaces(r); err != nil {
 		return err
 	}
@@ -134,6 +137,9 @@ func (m *mounts) furnish(c Config) error {
 		return err
 	}
 	if err := m.makeFiles(r); err != nil {
+		return err
+	}
+	if err := r.part(m.shares); err != nil {
 		return err
 	}
 	return r.seal()
@@ -194,6 +200,17 @@ func (m *mounts) apply(paths []string) error {
 		}
 	}
 	return nil
+}
+
+// targets are where private directories are mounted.
+func (m *mounts) targets(paths []string) []string {
+	var targets []string
+	for i, b := range m.binds {
+		if slices.Contains(paths, m.paths[i]) {
+			targets = append(targets, b.target)
+		}
+	}
+	return targets
 }
 
 // heal mounts again what the host made vanish. It logs what it cannot mount,

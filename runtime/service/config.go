@@ -21,7 +21,7 @@ type Config struct {
 	DNS      DNS    `json:"dns,omitzero"`       // zero: the host's resolv.conf
 
 	// Share are files, sockets and directories below /run, /tmp, /var/tmp and
-	// /dev/shm that the virtual server sees though it has these directories for
+	// /dev that the virtual server sees though it has these directories for
 	// itself. They must exist when the init starts. A file is the one that was
 	// there then; a directory shows what becomes of it.
 	Share []string `json:"share,omitempty"`

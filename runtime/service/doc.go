@@ -7,7 +7,7 @@
 // [Status] and a unix socket.
 //
 // A virtual server sees the host's files, but has /run, /tmp, /var/tmp and
-// /dev/shm (save for what [Config] shares), its names and its services' private
+// /dev (save for what [Config] shares), its names and its services' private
 // directories for itself.
 //
 // It does not make or configure the network namespace (packages nsutil and

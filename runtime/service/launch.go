@@ -34,6 +34,7 @@ func wordFd(sockets int) int  { return firstSocket + sockets + 1 }
 type order struct {
 	Command  []string
 	Env      []string
+	Private  []string // the service's private directories, without symlinks
 	Settings Settings
 }
 
@@ -68,6 +69,9 @@ func (o order) carryOut() error {
 		return err
 	}
 	if err := s.applyLimits(); err != nil {
+		return err
+	}
+	if err := o.fence(); err != nil {
 		return err
 	}
 	if err := unix.Chdir(or(s.Directory, "/")); err != nil {

@@ -16,13 +16,14 @@ import (
 // inMemory are the directories that every virtual server has for itself, empty
 // when its init starts, with their modes: it is here that the programs of one
 // machine find each other, by sockets, locks, pid files and shared memory.
-// /var/run is one of its own where it is no symlink to /run.
+// /var/run is one of its own where it is no symlink to /run. Only /dev is not
+// empty.
 var inMemory = []struct{ path, mode string }{
-	{"/run", "755"}, {"/var/run", "755"}, {"/tmp", "1777"}, {"/var/tmp", "1777"}, {"/dev/shm", "1777"},
+	{"/run", "755"}, {"/var/run", "755"}, {"/tmp", "1777"}, {"/var/tmp", "1777"}, {"/dev/shm", "1777"}, {dev, "755"},
 }
 
 // belowMemory is what a message calls them.
-const belowMemory = "/run, /tmp, /var/tmp or /dev/shm"
+const belowMemory = "/run, /tmp, /var/tmp or /dev"
 
 // A place is one of these directories as it is on this host.
 type place struct {
@@ -67,6 +68,63 @@ func (r room) filesystem(name, mode string) (*os.Root, error) {
 		return nil, fmt.Errorf("cannot mount on %s: %w", dir, err)
 	}
 	return os.OpenRoot(dir)
+}
+
+// hold holds a directory of the host's by a mount of the room's own.
+func (r room) hold(dir *os.Root) (*os.Root, error) {
+	defer dir.Close()
+	f, err := dir.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	at, err := r.mkdir("kept")
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Mount(self(f), at, "", unix.MS_BIND, ""); err != nil {
+		return nil, fmt.Errorf("cannot mount on %s: %w", at, err)
+	}
+	return os.OpenRoot(at)
+}
+
+// part has what is mounted outside the room shared with the mount namespaces that
+// services have, and the room for itself: it would not keep what is mounted from it
+// if it were a peer of that. It attaches copies of the host's that were made before,
+// which go on to follow what the host mounts there and unmounts.
+func (r room) part(copies []bind) error {
+	err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, "")
+	if err == nil {
+		err = unix.Mount("", string(r), "", unix.MS_PRIVATE|unix.MS_REC, "")
+	}
+	for i, b := range copies {
+		err = errors.Join(err, r.attach("share"+strconv.Itoa(i), b.source))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot part %s from the other mounts: %w", r, err)
+	}
+	return nil
+}
+
+// attach gives a copy of a mount a place.
+func (r room) attach(name string, f *os.File) error {
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if fi.IsDir() {
+		name, err = r.mkdir(name)
+	} else {
+		var point *os.File
+		if point, err = r.write(name, ""); err == nil {
+			name = point.Name()
+			point.Close()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return unix.MoveMount(int(f.Fd()), "", unix.AT_FDCWD, name, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 // seal makes the room read-only, once nothing more is to be written there. What
@@ -121,6 +179,17 @@ func (m *mounts) makePlaces(r room) (err error) {
 		if p.root, err = r.filesystem("memory"+strconv.Itoa(i), p.mode()); err != nil {
 			return err
 		}
+		for _, around := range m.places[:i] {
+			if within(p.target, around.target) {
+				err = errors.Join(err, around.root.MkdirAll(strings.TrimPrefix(p.target, around.target+"/"), 0o755))
+			}
+		}
+		if p.names[0] == dev {
+			err = errors.Join(err, fillDev(p.root.Name()))
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -132,7 +201,7 @@ func (m *mounts) cover() error {
 		if err != nil {
 			return err
 		}
-		if err := m.add(bind{target: p.target, source: source}); err != nil {
+		if err := m.add(bind{target: p.target, source: source, tree: true}); err != nil {
 			return err
 		}
 	}

@@ -121,7 +121,7 @@ func hideNamespaces(dir string) error {
 			}
 		}
 	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", mountFlags, "size=64k,nr_inodes=32,mode=755"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", mountFlags, "mode=755"); err != nil {
 		return fmt.Errorf("cannot cover %s: %w", dir, err)
 	}
 	return nil

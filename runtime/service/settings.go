@@ -26,6 +26,14 @@ type Settings struct {
 	// those that change namespaces, mounts, modules, keys or the clock, "all" is
 	// everything.
 	Syscalls string `json:"syscalls,omitempty" yaml:"syscalls,omitempty"`
+	// ReadOnly lets the processes write only to what is Writable, their private
+	// directories, and those that the virtual server has in memory.
+	ReadOnly bool `json:"readOnly,omitempty" yaml:"readOnly,omitempty"`
+	// Writable are files and directories that the processes may write to, as far as
+	// their user may, though they are read-only otherwise: what the system's programs
+	// are and go by, what sets the kernel in /proc and /sys, and with ReadOnly
+	// everything. They must exist, and have no symlinks.
+	Writable []string `json:"writable,omitempty" yaml:"writable,omitempty"`
 
 	// UnsafeExports allows an NFS server to export a part of a filesystem: its clients
 	// can then reach all of that (see checkExports).
@@ -88,6 +96,9 @@ func (s Settings) validate(add func(path string, err error)) {
 	if s.Syscalls != "" && s.Syscalls != allSyscalls {
 		add("syscalls", fmt.Errorf("%q is neither empty nor %s", s.Syscalls, allSyscalls))
 	}
+	for i, p := range s.Writable {
+		add(fmt.Sprintf("writable[%d]", i), checkWritable(p))
+	}
 	add("user", checkAccount(s.User))
 	add("group", checkAccount(s.Group))
 	for _, name := range slices.Sorted(maps.Keys(s.Environment)) {
@@ -111,6 +122,20 @@ func (s Settings) validate(add func(path string, err error)) {
 	if s.OOMScore < -1000 || s.OOMScore > 1000 {
 		add("oomScore", fmt.Errorf("%d is out of range: -1000 to 1000", s.OOMScore))
 	}
+}
+
+func checkWritable(p string) error {
+	switch {
+	case strings.ContainsRune(p, 0):
+		return errors.New("holds a NUL byte")
+	case !path.IsAbs(p):
+		return fmt.Errorf("%q is not an absolute path", p)
+	case path.Clean(p) != p:
+		return fmt.Errorf("%q is to be written %q", p, path.Clean(p))
+	case p == "/":
+		return errors.New(`"/" cannot be writable as a whole: name directories in it`)
+	}
+	return nil
 }
 
 func checkAccount(name string) error {
@@ -164,6 +189,6 @@ func limitNumber(s string) (uint64, error) {
 
 func (s Settings) equal(o Settings) bool {
 	return s.User == o.User && s.Group == o.Group && s.Syscalls == o.Syscalls && s.Directory == o.Directory &&
-		s.Umask == o.Umask && s.Resources == o.Resources && s.Nice == o.Nice && s.UnsafeExports == o.UnsafeExports && s.OOMScore == o.OOMScore &&
-		slices.Equal(s.Capabilities, o.Capabilities) && maps.Equal(s.Environment, o.Environment) && maps.Equal(s.Limits, o.Limits)
+		s.Umask == o.Umask && s.ReadOnly == o.ReadOnly && s.Resources == o.Resources && s.Nice == o.Nice && s.UnsafeExports == o.UnsafeExports && s.OOMScore == o.OOMScore &&
+		slices.Equal(s.Writable, o.Writable) && slices.Equal(s.Capabilities, o.Capabilities) && maps.Equal(s.Environment, o.Environment) && maps.Equal(s.Limits, o.Limits)
 }

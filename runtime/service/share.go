@@ -99,10 +99,14 @@ func (m *mounts) openShares(c Config) error {
 		if err == nil && (m.place(at) == nil || m.place(at).target == at) {
 			err = fmt.Errorf("cannot share %s: it leads to %s, which is not below %s", p, at, belowMemory)
 		}
+		if err == nil {
+			fd, err = cloneTree(fd)
+		}
+		source.Close()
 		if err != nil {
 			return err
 		}
-		m.shares = append(m.shares, bind{target: m.inside(p), source: source, tree: true})
+		m.shares = append(m.shares, bind{target: m.inside(p), source: os.NewFile(uintptr(fd), p), tree: true})
 	}
 	return nil
 }

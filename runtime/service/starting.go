@@ -57,7 +57,7 @@ func (s *supervisor) launch(u *unit) {
 		if err := errors.Join(u.group.limit(u.service.Resources), u.listen()); err != nil {
 			return err
 		}
-		return u.launch(out, s.env, func() { s.heard <- t })
+		return u.launch(out, s.env, s.mounts.targets(u.service.Private), func() { s.heard <- t })
 	})
 	if err != nil {
 		u.fail(err)

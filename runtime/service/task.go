@@ -26,7 +26,8 @@ type task struct {
 // it ended. An error means that it was not started.
 func (s *supervisor) begin(u *unit, command, env []string, within time.Duration, done func(error)) error {
 	return s.withOutput(u, nil, func(out *os.File) error {
-		pid, word, err := spawn(out, u.group, u.service.Name, nil, order{command, append(slices.Clone(s.env), env...), u.launched.Settings})
+		pid, word, err := spawn(out, u.group, u.service.Name, nil,
+			order{command, append(slices.Clone(s.env), env...), s.mounts.targets(u.launched.Private), u.launched.Settings})
 		if err != nil {
 			return err
 		}

@@ -54,13 +54,14 @@ func (u *unit) status() Status {
 // launch starts the main process, in a session of its own: smbd answers SIGTERM
 // with kill(0, SIGTERM), which is everybody of its process group. What becomes of
 // it is heard later.
-func (u *unit) launch(out *os.File, env []string, heard func()) error {
+func (u *unit) launch(out *os.File, env, private []string, heard func()) error {
 	u.launched, u.word = u.service, make(chan string, 1)
 	if u.service.Ready.Notify {
 		env = append(slices.Clone(env), "NOTIFY_SOCKET="+notifySocket)
 	}
 	sockets, listen := u.handed()
-	pid, word, err := spawn(out, u.group, u.service.Name, sockets, order{u.service.Command, append(slices.Clip(env), listen...), u.service.Settings})
+	pid, word, err := spawn(out, u.group, u.service.Name, sockets,
+		order{u.service.Command, append(slices.Clip(env), listen...), private, u.service.Settings})
 	u.pid = pid
 	if err != nil {
 		u.word = nil
@@ -101,7 +102,7 @@ func spawn(out *os.File, group *cgroup, name string, sockets []uintptr, o order)
 		return 0, nil, err
 	}
 	defer tell.Close()
-	attr := &syscall.SysProcAttr{Setsid: true}
+	attr := &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS} // see order.fence
 	if group != nil {
 		dir, err := group.open()
 		if err != nil {
