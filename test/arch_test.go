@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"stats":           {"nsutil"},
 	"stats/ipmd":      {"stats", "nsutil"},
 	"nsutil":          {},
+	"examples":        {},
 }
 
 // reserved are libraries that only some places may import, with what is below

@@ -20,7 +20,10 @@ import (
 
 // An nfs is a client of an NFS server, version 4.0 (RFC 7530): as little of it as
 // it takes to read by a file handle, which may be a forged one.
-type nfs struct{ net.Conn }
+type nfs struct {
+	net.Conn
+	user int // and group; 0 is root
+}
 
 func dialNFS(t *testing.T, s *site, addr string) nfs {
 	t.Helper()
@@ -30,7 +33,7 @@ func dialNFS(t *testing.T, s *site, addr string) nfs {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(20 * time.Second))
-	return nfs{conn}
+	return nfs{Conn: conn}
 }
 
 // An nfsError is a status other than NFS4_OK.
@@ -50,6 +53,10 @@ func lookup(name string) []byte  { return xdr(15, []byte(name)) }
 func getHandle() []byte          { return xdr(10) }
 func read(n int) []byte          { return xdr(25, 0, 0, 0, 0, 0, 0, n) } // by the anonymous stateid, from 0
 
+func write(data []byte) []byte   { return xdr(38, 0, 0, 0, 0, 0, 0, 2, data) }
+func setMode(mode int) []byte    { return xdr(34, 0, 0, 0, 0, 2, 0, 1<<1, xdr(mode)) }
+func setGroup(gid string) []byte { return xdr(34, 0, 0, 0, 0, 2, 0, 1<<5, xdr([]byte(gid))) }
+
 // xdr encodes numbers as 32 bits, and bytes as variable-length opaque (RFC 4506).
 func xdr(words ...any) []byte {
 	var b []byte
@@ -65,13 +72,13 @@ func xdr(words ...any) []byte {
 	return b
 }
 
-// compound asks for operations by root of the client (RFC 5531, RFC 7530 15.2), and
+// compound asks for operations by a user of the client (RFC 5531, RFC 7530 15.2), and
 // returns what the last one answers.
 func (c nfs) compound(ops ...[]byte) ([]byte, error) {
 	const tag = "test"
 	const call, rpc, program, version, compound, authSys = 0, 2, 100003, 4, 1, 1
 	body := xdr(7, call, rpc, program, version, compound,
-		authSys, xdr(0, []byte("client"), 0, 0, 0), 0, 0,
+		authSys, xdr(0, []byte("client"), c.user, c.user, 0), 0, 0,
 		[]byte(tag), 0, len(ops))
 	body = append(body, bytes.Join(ops, nil)...)
 	const lastFragment = 1 << 31

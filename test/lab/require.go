@@ -21,6 +21,7 @@ var features = map[string]func() error{
 	"nginx":   commands("nginx"),
 	"cgroup2": cgroup2,
 	"ganesha": commands("ganesha.nfsd"),
+	"dav":     exists("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"),
 	"loop":    exists("/dev/loop-control"),
 	"systemd": systemd,
 }
