@@ -223,6 +223,7 @@ var wordings = sync.OnceValue(func() []wording {
 		{regexp.MustCompile("^cannot construct !!(str|int|bool|null|float)( `.*`)? into runtime\\.VirtualServer"), "a virtual server's fields are expected here"},
 		{regexp.MustCompile("^cannot construct !!\\w+( `.*`)? into plumbing\\.Bond"), "a port's fields are expected here"},
 		{regexp.MustCompile("^cannot construct !!\\w+( `.*`)? into \\[\\].*"), "a list is expected here"},
+		{regexp.MustCompile("^cannot construct !!\\w+( `.*`)? into service\\.reloadFields"), "a signal, or the field signal or command, is expected here"},
 		{regexp.MustCompile(`^netip\.ParsePrefix\("(.*?)"\): no '/'`), "$1 is not an address with prefix length, such as 192.0.2.8/24"},
 		{regexp.MustCompile(`^netip\.ParsePrefix\("(.*?)"\): .*`), "$1 is not an address with prefix length, such as 192.0.2.8/24"},
 		{regexp.MustCompile(`^ParseAddr\("(.*?)"\): .*`), "$1 is not an IP address"},

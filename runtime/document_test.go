@@ -31,7 +31,13 @@ services:
   - name: web
     command: [nginx, -g, daemon off;]
     restart: on-failure
+    startLimit: {burst: 5, interval: 1m}
     private: [/run/web]
+    ready: {output: ready, tcp: 81}
+    health: {command: [curl, "http://127.0.0.1"], interval: 10s, timeout: 2s, failures: 2}
+    sockets: [{stream: "80", name: http}, {datagram: /run/web/log}]
+    reload: HUP
+  - {name: auth, command: [auth], reload: {command: [auth, reload]}}
 `
 
 // What a document says is what is stored, and what is stored reads as it was.
@@ -82,6 +88,10 @@ func TestReadDocumentsRefuses(t *testing.T) {
 			"f:3:3: command is missing\n" +
 				`f:4:10: name "a b" holds something else than a-z, A-Z, 0-9, '.', '_' and '-'` + "\n" +
 				`f:5:36: "daily" is none of always, on-failure, never`},
+		{"a service's reload", "id: 8\nservices:\n- {name: a, command: [x], reload: [HUP]}\n- {name: b, command: [x], reload: {signals: HUP}}\n- {name: c, command: [x], reload: HUPP}\n",
+			"f:3:35: a signal, or the field signal or command, is expected here\n" +
+				"f:4:36: unknown field signals\n" +
+				`f:5:35: reload "HUPP" is no signal such as TERM`},
 		{"the second document", "id: 8\n---\nid: 0\n", "f:3:5: id is missing, or 0: it is 1 to 4094"},
 		{"a gateway and a default route", "id: 8\ninterfaces: [{name: eth0, port: eth1, addresses: [192.0.2.8/24], gateways: [192.0.2.1]}]\nroutes: [{to: 0.0.0.0/0, via: 192.0.2.2}]\n",
 			"f:3:10: route default via 192.0.2.2: there is one with its destination and metric"},

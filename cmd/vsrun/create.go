@@ -63,7 +63,7 @@ A document (-f) is YAML or JSON:
       health: {command: [curl, -sf, "http://127.0.0.1/"], interval: 30s, timeout: 10s, failures: 3}
                                # or tcp: 80; one that fails so often in a row is restarted
       stop: {signal: TERM, timeout: 10s}
-      reload: HUP
+      reload: HUP              # or {command: […]}, with MAINPID in its environment
       user: root               # and group
       capabilities: [nginx]    # none when left out; NET_BIND_SERVICE, …, or a daemon's name
       syscalls: ""             # all: without the filter of system calls

@@ -84,6 +84,7 @@ type serviceFlags struct {
 	limitInterval  time.Duration
 	stopTimeout    time.Duration
 	readyWithin    time.Duration
+	reloadCommand  string
 	readyCommand   string
 	healthCommand  string
 	healthInterval time.Duration
@@ -111,7 +112,8 @@ func (f *serviceFlags) register(c *cobra.Command) {
 	flags.IntVar(&s.Health.Failures, "health-failures", 0, "how many in a row it does not stand (default 3)")
 	flags.StringVar(&s.Stop.Signal, "stop-signal", "", "what asks it to end (default TERM)")
 	flags.DurationVar(&f.stopTimeout, "stop-timeout", 0, "how long it gets to end before it is killed (default 10s)")
-	flags.StringVar(&s.Reload, "reload", "", "the signal upon which it reads its configuration again, such as HUP")
+	flags.StringVar(&s.Reload.Signal, "reload", "", "the signal upon which it reads its configuration again, such as HUP")
+	flags.StringVar(&f.reloadCommand, "reload-command", "", "a shell command that has it do so; $MAINPID is its process")
 	flags.StringVar(&s.User, "user", "", "whom it runs as (default root)")
 	flags.StringVar(&s.Group, "group", "", "the group it runs as (default the user's)")
 	flags.StringSliceVar(&s.Capabilities, "capability", nil, "what root's powers it may have; repeatable (default none)")
@@ -141,7 +143,7 @@ func (f *serviceFlags) parse(name string, command []string) (service.Service, er
 	s.StartLimit.Interval = service.Duration(f.limitInterval)
 	s.Ready.Timeout, s.Stop.Timeout = service.Duration(f.readyWithin), service.Duration(f.stopTimeout)
 	s.Health.Interval, s.Health.Timeout = service.Duration(f.healthInterval), service.Duration(f.healthTimeout)
-	s.Ready.Command, s.Health.Command = shell(f.readyCommand), shell(f.healthCommand)
+	s.Ready.Command, s.Health.Command, s.Reload.Command = shell(f.readyCommand), shell(f.healthCommand), shell(f.reloadCommand)
 	if err := s.Restart.UnmarshalText([]byte(f.restart)); err != nil {
 		return s, usagef("--restart: %w", err)
 	}

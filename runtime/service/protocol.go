@@ -75,18 +75,26 @@ var errTooLong = errors.New("a request is longer than 1 MiB")
 // whatever the state of the services.
 func decodeRequest(line []byte) (request, error) {
 	var r request
-	dec := json.NewDecoder(bytes.NewReader(line))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&r); err != nil {
+	if err := decodeStrictly(line, &r); err != nil {
 		if strings.Contains(err.Error(), "unknown field") {
 			err = fmt.Errorf("%w: this init is older than who asks", err)
 		}
 		return request{}, fmt.Errorf("cannot understand the request: %w", err)
 	}
-	if _, err := dec.Token(); err != io.EOF {
-		return request{}, errors.New("cannot understand the request: something follows it")
-	}
 	return r, r.check()
+}
+
+// decodeStrictly refuses fields that the value does not have, and what follows it.
+func decodeStrictly(text []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("something follows it")
+	}
+	return nil
 }
 
 func (r request) check() error {

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // handle does what a call asks for, and answers it now or has it wait.
@@ -27,7 +25,7 @@ func (s *supervisor) handle(c *call) {
 	case opRestart:
 		s.order(c, restart)
 	case opReload:
-		c.answer <- response{Error: s.reload(c.Name)}
+		s.reload(c)
 	case opFiles:
 		c.answer <- response{Error: errorText(s.mounts.lay(c.Files))}
 	case opLimit:
@@ -74,22 +72,6 @@ func (s *supervisor) order(c *call, e event) {
 	u.forgive()
 	s.happen(u, e)
 	s.waits = append(s.waits, wait{c, []*unit{u}})
-}
-
-// reload has a running service read its configuration again; it returns what
-// keeps it from that.
-func (s *supervisor) reload(name string) string {
-	u := s.find(name)
-	switch {
-	case u == nil:
-		return fmt.Sprintf("there is no service %s", name)
-	case u.launched.Reload == "":
-		return fmt.Sprintf("service %s has no reload signal", name)
-	case u.state != Running:
-		return fmt.Sprintf("service %s is %s", name, u.state)
-	}
-	sig, _ := signalNamed(u.launched.Reload)
-	return errorText(unix.Kill(u.pid, sig))
 }
 
 // set makes the services exactly those of the call: what is new is started,

@@ -36,8 +36,8 @@ type Service struct {
 	Health Health `json:"health,omitzero" yaml:"health,omitempty"`
 	// Stop says how it is asked to end.
 	Stop Stop `json:"stop,omitzero" yaml:"stop,omitempty"`
-	// Reload is the signal upon which it reads its configuration again, as HUP.
-	Reload string `json:"reload,omitempty" yaml:"reload,omitempty"`
+	// Reload says how it is told to read its configuration again.
+	Reload Reload `json:"reload,omitzero" yaml:"reload,omitempty"`
 
 	Settings `yaml:",inline"`
 }
@@ -89,10 +89,7 @@ func (s Service) Validate() []Problem {
 	validateSockets(s, add)
 	s.Health.validate(add)
 	s.Stop.validate(add)
-	if s.Reload != "" {
-		_, err := signalNamed(s.Reload)
-		add("reload", err)
-	}
+	s.Reload.validate(add)
 	s.Settings.validate(add)
 	return problems
 }
@@ -188,7 +185,7 @@ func within(p, dir string) bool {
 
 // Equal reports whether both are the same definition.
 func (s Service) Equal(o Service) bool {
-	return s.Name == o.Name && s.Restart == o.Restart && s.Reload == o.Reload && s.Stop == o.Stop && s.StartLimit == o.StartLimit &&
+	return s.Name == o.Name && s.Restart == o.Restart && s.Reload.equal(o.Reload) && s.Stop == o.Stop && s.StartLimit == o.StartLimit &&
 		slices.Equal(s.Command, o.Command) && slices.Equal(s.Private, o.Private) && slices.Equal(s.After, o.After) &&
 		s.Ready.equal(o.Ready) && s.Health.equal(o.Health) && slices.Equal(s.Sockets, o.Sockets) && s.Settings.equal(o.Settings)
 }

@@ -43,6 +43,7 @@ func TestValidate(t *testing.T) {
 			s.Sockets = []Socket{{}, {Stream: "80", Datagram: "80"}, {Stream: "x"}, {Stream: "1", Name: "a:b"}, {Stream: "2"}, {Stream: "2", Name: "b"}, {Stream: "192.0.2.1:3"}}
 			s.Ready.TCP = 3
 		}), []string{"sockets[0]", "sockets[1]", "sockets[2]", "sockets[3]", "sockets[5]", "sockets[6]"}},
+		"reload, bad":      {with(func(s *Service) { s.Reload = Reload{"HUP", []string{""}} }), []string{"reload.command", "reload"}},
 		"start limit":      {with(func(s *Service) { s.StartLimit = StartLimit{1000, Duration(24 * time.Hour)} }), nil},
 		"start limit, bad": {with(func(s *Service) { s.StartLimit = StartLimit{-1, -1} }), []string{"startLimit.burst", "startLimit.interval"}},
 		"interval alone":   {with(func(s *Service) { s.StartLimit.Interval = 1 }), []string{"startLimit"}},
@@ -94,6 +95,28 @@ func TestServiceJSON(t *testing.T) {
 	err = json.Unmarshal([]byte(`{"restart":"sometimes"}`), &s)
 	if err == nil || !strings.Contains(err.Error(), `"sometimes" is none of always, on-failure, never`) {
 		t.Errorf("sometimes: %v", err)
+	}
+}
+
+// A signal is a word, to inits too that know nothing else.
+func TestReloadJSON(t *testing.T) {
+	for text, want := range map[string]Reload{
+		`"HUP"`:                   {Signal: "HUP"},
+		`{"command":["a","HUP"]}`: {Command: []string{"a", "HUP"}},
+	} {
+		var r Reload
+		if err := json.Unmarshal([]byte(text), &r); err != nil || !r.equal(want) {
+			t.Errorf("%s: %+v, %v", text, r, err)
+		}
+		if out, err := json.Marshal(r); err != nil || string(out) != text {
+			t.Errorf("%s becomes %s, %v", text, out, err)
+		}
+	}
+	for _, text := range []string{`["HUP"]`, `{"signals":"HUP"}`, `{"signal":"HUP","command":1}`} {
+		var r Reload
+		if err := json.Unmarshal([]byte(text), &r); err == nil {
+			t.Errorf("%s: %+v", text, r)
+		}
 	}
 }
 

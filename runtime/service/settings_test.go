@@ -106,7 +106,7 @@ func TestImpossibleSettings(t *testing.T) {
 
 func TestValidateSettings(t *testing.T) {
 	bad := Service{
-		Name: "a", Command: []string{"true"}, After: []string{"a/b"}, Reload: "HUPP",
+		Name: "a", Command: []string{"true"}, After: []string{"a/b"}, Reload: Reload{Signal: "HUPP"},
 		Ready: Ready{TCP: 70000, Notify: true, Timeout: -1}, Stop: Stop{Signal: "9", Timeout: Duration(longest + 1)},
 		Settings: Settings{
 			User: "a:b", Group: "a\nb", Capabilities: []string{"NET_BIND_SERVICE", "net_raw", "CAP_CHOWN", "apache"}, Syscalls: "some",

@@ -172,7 +172,7 @@ func TestStopAndReload(t *testing.T) {
 	out := filepath.Join(v.dir, "out")
 	v.begin()
 	s := sh("a", fmt.Sprintf(`trap 'echo usr >>%s; exit' USR1; trap 'echo hup >>%[1]s' HUP; trap '' TERM; echo up >>%[1]s; while :; do sleep 0.01; done`, out))
-	s.Stop, s.Reload = Stop{Signal: "USR1"}, "HUP"
+	s.Stop, s.Reload.Signal = Stop{Signal: "USR1"}, "HUP"
 	deaf := sh("deaf", "trap '' TERM; while :; do sleep 0.01; done")
 	deaf.Stop.Timeout = Duration(slow)
 	if err := v.Set(t.Context(), []Service{s, deaf}); err != nil {
@@ -186,7 +186,7 @@ func TestStopAndReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "it reloads", has("hup\n"))
-	if err := v.ReloadService(t.Context(), "deaf"); err == nil || err.Error() != "service deaf has no reload signal" {
+	if err := v.ReloadService(t.Context(), "deaf"); err == nil || err.Error() != "service deaf has no reload signal or command" {
 		t.Errorf("%v", err)
 	}
 	for _, name := range []string{"a", "deaf"} {
@@ -203,6 +203,42 @@ func TestStopAndReload(t *testing.T) {
 	if err := v.ReloadService(t.Context(), "a"); err == nil || err.Error() != "service a is stopped" {
 		t.Errorf("%v", err)
 	}
+}
+
+// A command tells whether it worked.
+func TestReloadByCommand(t *testing.T) {
+	v := plan(t)
+	out := filepath.Join(v.dir, "out")
+	v.begin()
+	s := sh("a", fmt.Sprintf(`trap 'echo hup >>%s' HUP; echo up; while :; do sleep 0.01; done`, out))
+	s.Ready.Output = "up"
+	for command, want := range map[string]string{
+		"kill -HUP $MAINPID": "",
+		"exit 3":             "its command failed: exit status 3",
+		"kill -TERM $MAINPID; sleep 32007 & exec sleep 32008": "its command failed: signal: killed",
+	} {
+		s.Reload.Command = []string{"sh", "-c", command}
+		if err := v.Set(t.Context(), []Service{s}); err != nil {
+			t.Fatal(err)
+		}
+		if err := v.ReloadService(t.Context(), "a"); errorText(err) != want {
+			t.Errorf("%s: %v", command, err)
+		}
+		if want == "" {
+			eventually(t, "it has been told", func() bool { b, _ := os.ReadFile(out); return string(b) == "hup\n" })
+		}
+		if err := v.StartService(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Reload.Command = []string{"no-such-command"}
+	if err := v.Set(t.Context(), []Service{s}); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.ReloadService(t.Context(), "a"); err == nil || err.Error() != "its command failed: no-such-command: no such file or directory" {
+		t.Error(err)
+	}
+	eventually(t, "none is left", func() bool { return len(processes("sleep 3200")) == 0 })
 }
 
 func TestListensOn(t *testing.T) {
