@@ -105,7 +105,7 @@ func (r *Runtime) ask(ctx context.Context, c *service.Client, vs VirtualServer) 
 
 // set makes what an init has now what the record says.
 func set(ctx context.Context, c *service.Client, vs VirtualServer, now service.Report) error {
-	if err := c.Limit(ctx, vs.Resources); err != nil {
+	if err := service.Limit(vs.ID, vs.Resources); err != nil {
 		return fmt.Errorf("cannot limit %s: %w", vs, err)
 	}
 	if len(vs.Files)+len(now.Files) > 0 {

@@ -25,11 +25,12 @@ var allowed = map[string][]string{
 	"cmd/ipmd":        {"runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
 	"cmd/vs-init":     {"runtime/service"},
 	"runtime":         {"runtime/service", "runtime/volume", "plumbing", "nsutil", "stats", "stats/ipmd"},
-	"runtime/service": {"nsutil"},
+	"runtime/service": {"cgroup", "nsutil"},
 	"runtime/volume":  {"runtime/service"},
 	"plumbing":        {"nsutil"},
 	"stats":           {"nsutil"},
 	"stats/ipmd":      {"stats", "nsutil"},
+	"cgroup":          {"nsutil"},
 	"nsutil":          {},
 	"examples":        {},
 }

@@ -105,11 +105,6 @@ func (c *Client) Lay(ctx context.Context, files []File) error {
 	return c.order(ctx, request{Op: opFiles, Files: files})
 }
 
-// Limit sets what all processes of the virtual server together may use.
-func (c *Client) Limit(ctx context.Context, r Resources) error {
-	return c.order(ctx, request{Op: opLimit, Limit: r})
-}
-
 // Status lists the services in the order of the latest Set.
 func (c *Client) Status(ctx context.Context) ([]Status, error) {
 	r, err := c.Report(ctx)

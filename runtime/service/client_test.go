@@ -140,7 +140,7 @@ func starterRole() error {
 	if err != nil {
 		return err
 	}
-	p, err := clone(ns, "/proc/self/exe", b.Config.ID, nil, []*os.File{2: os.Stderr, configFd: configR, answerFd: answerW, cgroupFd: nil}, nil)
+	p, err := clone(ns, "/proc/self/exe", b.Config.ID, nil, []*os.File{2: os.Stderr, configFd: configR, answerFd: answerW}, nil)
 	if err != nil {
 		return err
 	}

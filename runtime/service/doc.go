@@ -13,7 +13,7 @@
 // It does not make or configure the network namespace (packages nsutil and
 // plumbing do), keeps no desired state on disk (package runtime does, and hands
 // the whole list to [Client.Set]), does not limit the memory that is used in
-// these directories and, on a host without cgroups (v2), does not find processes
+// these directories and, on a host without cgroups, does not find processes
 // that left their service's process group; those live until the virtual server
 // ends.
 //

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/vsrun/vsrun/cgroup"
 	"github.com/vsrun/vsrun/nsutil"
 	"golang.org/x/sys/unix"
 )
@@ -49,9 +50,24 @@ func (c *Client) Exec(ctx context.Context, argv, env []string, stdin, stdout, st
 		Env:   merge(environment(c.init.number()), env),
 		Files: []*os.File{cmp.Or(stdin, null), cmp.Or(stdout, null), cmp.Or(stderr, null)},
 	}
+	group, err := execCgroup(c.init.number())
+	if err != nil {
+		return 0, err
+	}
+	defer group.Close()
+	way, err := group.Entry()
+	if err != nil {
+		return 0, err
+	}
+	defer way.Close()
+	attr.Sys = new(syscall.SysProcAttr)
+	way.Use(attr.Sys)
 	var p *os.Process
 	var refusal error
 	err = nsutil.Join(c.Pidfd(), inside, func() error {
+		if err := group.EnterThread(); err != nil {
+			return err
+		}
 		p, refusal = startProcess(argv, attr)
 		return nil
 	})
@@ -65,6 +81,13 @@ func (c *Client) Exec(ctx context.Context, argv, env []string, stdin, stdout, st
 		return 0, err
 	}
 	return notStarted(argv[0], refusal)
+}
+
+// execCgroup is where commands count as what the virtual server uses.
+func execCgroup(id int) (*cgroup.Group, error) {
+	all := cgroup.Find().Open(groupName(id))
+	defer all.Close()
+	return all.Child(execGroup)
 }
 
 // merge adds to an environment; what is added counts where both have a name.

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/nsutil"
 )
 
 // An NFS client names a file by a handle, and can make one up: it is the file's
@@ -200,7 +202,7 @@ func rootOfMount(mountinfo io.Reader, id uint64) (string, error) {
 	lines := bufio.NewScanner(mountinfo)
 	for lines.Scan() {
 		if f := strings.Fields(lines.Text()); len(f) > 3 && f[0] == strconv.FormatUint(id, 10) {
-			return unescape(f[3]), nil
+			return nsutil.Unescape(f[3]), nil
 		}
 	}
 	return "", errors.Join(lines.Err(), fmt.Errorf("there is no mount %d", id))

@@ -13,14 +13,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/cgroup"
 )
 
 // The descriptors that the starter hands over besides the standard ones.
 const (
 	configFd = 3 // the configuration is read from it, until its end
 	answerFd = 4 // "ready" or the text of an error is written to it
-	cgroupFd = 5 // the directory of the virtual server's cgroup; not there where the host has none
-	volumeFd = 6 // the first of the volumes that the configuration names
+	volumeFd = 5 // the first of the volumes that the configuration names; then comes the virtual server's cgroup
 )
 
 const ready = "ready\n"
@@ -50,18 +51,22 @@ func isPipe(fd int) bool {
 
 func runInit() error {
 	config, answer := os.NewFile(configFd, "config"), os.NewFile(answerFd, "answer")
-	group := handedCgroup()
 	b, err := readBoot(config)
 	if err != nil {
 		return err
 	}
 	config.Close()
-	if err := closeInherited(volumeFd + len(b.Config.Volumes)); err != nil {
+	end := volumeFd + len(b.Config.Volumes)
+	group := cgroup.Inherit(end)
+	if err := closeInherited(end); err != nil {
 		return err
 	}
 	s, err := prepare(b)
 	if err == nil {
 		s.group = group
+		err = showCgroup(group != nil)
+	}
+	if err == nil {
 		err = s.appear(b, answer)
 	}
 	if err != nil {
@@ -72,21 +77,6 @@ func runInit() error {
 	log.Printf("ready for virtual server %d", b.Config.ID)
 	s.run()
 	return nil
-}
-
-// handedCgroup is the virtual server's cgroup, nil when there is none.
-func handedCgroup() *cgroup {
-	var st unix.Statfs_t
-	if unix.Fstatfs(cgroupFd, &st) != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
-		return nil
-	}
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", cgroupFd))
-	unix.Close(cgroupFd)
-	if err != nil {
-		log.Printf("cannot use the cgroup: %v", err)
-		return nil
-	}
-	return &cgroup{root}
 }
 
 // appear makes the socket, as the last thing before the directory that it is in

@@ -14,6 +14,8 @@ import (
 
 	"github.com/moby/sys/capability"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/cgroup"
 )
 
 // A service's program is started by a second start of vs-init under this name,
@@ -26,9 +28,10 @@ const launchName = "vs-launch"
 const firstSocket = 3 // where sd_listen_fds(3) has them begin
 
 // orderFd is what to start, to be read; wordFd is for the reason why the program could
-// not be started.
+// not be started; cgroups to enter are from enterFd on.
 func orderFd(sockets int) int { return firstSocket + sockets }
 func wordFd(sockets int) int  { return firstSocket + sockets + 1 }
+func enterFd(sockets int) int { return firstSocket + sockets + 2 }
 
 // An order says what is to be started, and how.
 type order struct {
@@ -36,6 +39,7 @@ type order struct {
 	Env      []string
 	Private  []string // the service's private directories, without symlinks
 	Settings Settings
+	Enter    int // how many cgroups it has to enter itself
 }
 
 // launchMain becomes the program, or says why not and exits.
@@ -48,6 +52,10 @@ func launchMain() {
 	err := json.NewDecoder(os.NewFile(uintptr(orders), "order")).Decode(&o)
 	if sockets > 0 {
 		o.Env = append(o.Env, fmt.Sprintf("LISTEN_PID=%d", os.Getpid())) // it stays the same
+	}
+	for fd := enterFd(sockets); err == nil && fd < enterFd(sockets)+o.Enter; fd++ {
+		unix.CloseOnExec(fd)
+		err = cgroup.Enter(fd)
 	}
 	if err == nil {
 		err = o.carryOut()

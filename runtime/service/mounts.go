@@ -8,10 +8,11 @@ import (
 	"log"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/nsutil"
 )
 
 const mountFlags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
@@ -30,7 +31,36 @@ func partMounts(netnsDir string) error {
 	if err := freshSys(); err != nil {
 		return err
 	}
+	hideCgroups()
 	return hideNamespaces(netnsDir)
+}
+
+// hideCgroups takes the host's out of sight, in whatever place. Those below /sys are
+// already, and a user namespace can neither do that nor write to them.
+func hideCgroups() {
+	f, err := os.Open("/proc/self/mounts")
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if fields := strings.Fields(lines.Text()); len(fields) > 2 && strings.HasPrefix(fields[2], "cgroup") {
+			unix.Unmount(nsutil.Unescape(fields[1]), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		}
+	}
+}
+
+// showCgroup shows the virtual server its own cgroups (v2) in the standard place,
+// which is the root of this cgroup namespace, and not to be written.
+func showCgroup(parted bool) error {
+	if !parted {
+		return nil
+	}
+	err := mountFresh("cgroup2", "/sys/fs/cgroup", unix.MOUNT_ATTR_RDONLY)
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) { // a kernel without v2, or an empty /sys
+		return nil
+	}
+	return err
 }
 
 func freshProc() error {
@@ -146,30 +176,11 @@ func mountsWithin(r io.Reader, dir string) ([]string, error) {
 		if len(fields) < 5 {
 			return nil, fmt.Errorf("cannot understand the line %q of mountinfo", lines.Text())
 		}
-		if point := unescape(fields[4]); within(point, dir) {
+		if point := nsutil.Unescape(fields[4]); within(point, dir) {
 			points = append(points, point)
 		}
 	}
 	return points, lines.Err()
-}
-
-// unescape undoes what the kernel does to space, tab, newline and backslash in
-// a path of mountinfo (proc_pid_mountinfo(5)): \040.
-func unescape(path string) string {
-	var b strings.Builder
-	for {
-		i := strings.IndexByte(path, '\\')
-		if i < 0 || len(path) < i+4 {
-			return b.String() + path
-		}
-		c, err := strconv.ParseUint(path[i+1:i+4], 8, 8)
-		if err != nil {
-			return b.String() + path
-		}
-		b.WriteString(path[:i])
-		b.WriteByte(byte(c))
-		path = path[i+4:]
-	}
 }
 
 func isMountPoint(path string) bool {

@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/vsrun/vsrun/cgroup"
 )
 
 // The protocol: a connection carries requests and responses in turn, each a
@@ -25,7 +27,6 @@ const (
 	opRestart  = "restart"
 	opReload   = "reload"
 	opFiles    = "files"
-	opLimit    = "limit"
 	opShutdown = "shutdown"
 )
 
@@ -39,7 +40,6 @@ type request struct {
 	Services []Service     `json:"services,omitempty"` // set
 	Timeout  time.Duration `json:"timeout,omitempty"`  // shutdown, in nanoseconds
 	Files    []File        `json:"files,omitempty"`    // files
-	Limit    Resources     `json:"limit,omitzero"`     // limit
 }
 
 type response struct {
@@ -50,23 +50,23 @@ type response struct {
 
 // A Report is what an init tells about itself.
 type Report struct {
-	Config   Config    `json:"config"`          // as it was started with
-	Wanted   []Service `json:"wanted"`          // the list of the latest Set
-	Services []Status  `json:"services"`        // in the same order, then those that are still ending
-	Files    []File    `json:"files,omitempty"` // the Digests of those of the latest Lay
-	Use      Use       `json:"use,omitzero"`
+	Config   Config     `json:"config"`          // as it was started with
+	Wanted   []Service  `json:"wanted"`          // the list of the latest Set
+	Services []Status   `json:"services"`        // in the same order, then those that are still ending
+	Files    []File     `json:"files,omitempty"` // the Digests of those of the latest Lay
+	Use      cgroup.Use `json:"use,omitzero"`
 }
 
 // Status is how a service stands.
 type Status struct {
-	Name     string    `json:"name"`
-	State    State     `json:"state"`
-	Pid      int       `json:"pid"`              // of the main process, as the host counts; 0: none
-	Restarts int       `json:"restarts"`         // how often it was started again unasked
-	Since    time.Time `json:"since"`            // when it came into State
-	Last     string    `json:"last,omitempty"`   // why it ended the last time, or was not started
-	Health   string    `json:"health,omitempty"` // healthy, or why not; nothing when it is not checked
-	Use      Use       `json:"use"`              // of all its processes together
+	Name     string     `json:"name"`
+	State    State      `json:"state"`
+	Pid      int        `json:"pid"`              // of the main process, as the host counts; 0: none
+	Restarts int        `json:"restarts"`         // how often it was started again unasked
+	Since    time.Time  `json:"since"`            // when it came into State
+	Last     string     `json:"last,omitempty"`   // why it ended the last time, or was not started
+	Health   string     `json:"health,omitempty"` // healthy, or why not; nothing when it is not checked
+	Use      cgroup.Use `json:"use"`              // of all its processes together
 }
 
 var errTooLong = errors.New("a request is longer than 1 MiB")
@@ -107,8 +107,6 @@ func (r request) check() error {
 		return checkName(r.Name)
 	case opFiles:
 		return joined(ValidateFiles(r.Files, nil))
-	case opLimit:
-		return joined(r.Limit.Validate())
 	case opShutdown:
 		if r.Timeout < 0 {
 			return errors.New("the timeout is negative")

@@ -28,8 +28,6 @@ func (s *supervisor) handle(c *call) {
 		s.reload(c)
 	case opFiles:
 		c.answer <- response{Error: errorText(s.mounts.lay(c.Files))}
-	case opLimit:
-		c.answer <- response{Error: errorText(s.group.limit(c.Limit))}
 	case opShutdown:
 		s.end(c, c.Timeout)
 	}
@@ -43,7 +41,7 @@ func errorText(err error) string {
 }
 
 func (s *supervisor) report() *Report {
-	r := &Report{Config: s.config, Wanted: []Service{}, Services: []Status{}, Files: s.mounts.digests(), Use: s.group.use()}
+	r := &Report{Config: s.config, Wanted: []Service{}, Services: []Status{}, Files: s.mounts.digests(), Use: s.group.Use()}
 	for _, u := range s.units {
 		r.Services = append(r.Services, u.status())
 		if slices.Contains(s.names, u.service.Name) {

@@ -189,6 +189,6 @@ func limitNumber(s string) (uint64, error) {
 
 func (s Settings) equal(o Settings) bool {
 	return s.User == o.User && s.Group == o.Group && s.Syscalls == o.Syscalls && s.Directory == o.Directory &&
-		s.Umask == o.Umask && s.ReadOnly == o.ReadOnly && s.Resources == o.Resources && s.Nice == o.Nice && s.UnsafeExports == o.UnsafeExports && s.OOMScore == o.OOMScore &&
+		s.Umask == o.Umask && s.ReadOnly == o.ReadOnly && s.Resources.Equal(o.Resources) && s.Nice == o.Nice && s.UnsafeExports == o.UnsafeExports && s.OOMScore == o.OOMScore &&
 		slices.Equal(s.Writable, o.Writable) && slices.Equal(s.Capabilities, o.Capabilities) && maps.Equal(s.Environment, o.Environment) && maps.Equal(s.Limits, o.Limits)
 }

@@ -8,9 +8,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/vsrun/vsrun/cgroup"
 	"github.com/vsrun/vsrun/nsutil"
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +38,12 @@ func Start(ctx context.Context, ns *nsutil.Namespace, program, socket string, cf
 		return nil, err
 	}
 	p, answer, err := launchInit(ns, program, b, volumes)
+	if errors.Is(err, cgroup.ErrBusy) {
+		if c, listens := Dial(socket); listens == nil {
+			c.Close()
+			return nil, ErrTaken
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", program, err)
 	}
@@ -107,14 +115,17 @@ func launchInit(ns *nsutil.Namespace, program string, b boot, volumes []*os.File
 	}
 	defer configR.Close()
 	defer configW.Close()
-	group := hostCgroup(b.Config.ID)
-	defer group.close()
+	group, err := cgroup.Find().Make(groupName(b.Config.ID))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer group.Close()
 	answerR, answerW, err := os.Pipe()
 	if err != nil {
 		return nil, nil, err
 	}
 	defer answerW.Close()
-	p, err := clone(ns, program, b.Config.ID, group, []*os.File{2: log, configFd: configR, answerFd: answerW, cgroupFd: nil}, volumes)
+	p, err := clone(ns, program, b.Config.ID, group, []*os.File{2: log, configFd: configR, answerFd: answerW}, volumes)
 	if err != nil {
 		answerR.Close()
 		return nil, nil, err
@@ -126,7 +137,7 @@ func launchInit(ns *nsutil.Namespace, program string, b boot, volumes []*os.File
 
 // clone makes the init's process, in namespaces of its own except for the
 // network's, which it finds itself in.
-func clone(ns *nsutil.Namespace, program string, id int, group *cgroup, files, volumes []*os.File) (*os.Process, error) {
+func clone(ns *nsutil.Namespace, program string, id int, group *cgroup.Group, files, volumes []*os.File) (*os.Process, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -144,26 +155,42 @@ func clone(ns *nsutil.Namespace, program string, id int, group *cgroup, files, v
 		},
 	}
 	if group != nil {
-		own, err := group.child(cgroupInit)
+		way, err := group.Entry()
 		if err != nil {
 			return nil, err
 		}
-		defer own.close()
-		dirs := [2]*os.File{}
-		for k, g := range []*cgroup{group, own} {
-			if dirs[k], err = g.open(); err != nil {
-				return nil, err
-			}
-			defer dirs[k].Close()
-		}
-		files[cgroupFd] = dirs[0]
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(dirs[1].Fd())
+		defer way.Close()
+		way.Use(attr.Sys)
+		attr.Sys.Unshareflags = unix.CLONE_NEWCGROUP // the root is where the process is by then
 	}
-	attr.Files = append(files, volumes...) // from volumeFd on
+	attr.Files = slices.Concat(files, volumes, group.Files()) // from volumeFd on
 	var p *os.Process
 	err = ns.Do(func() (err error) {
 		p, err = os.StartProcess(program, []string{"vs-init", fmt.Sprintf("vs%d", id)}, attr)
 		return err
 	})
-	return p, err
+	if err != nil || group == nil {
+		return p, err
+	}
+	if err := settle(group, p.Pid); err != nil {
+		p.Kill()
+		p.Wait()
+		return nil, err
+	}
+	return p, nil
+}
+
+// settle gives the init a cgroup of its own below the virtual server's, which can
+// hand down controllers when it is empty.
+func settle(group *cgroup.Group, pid int) error {
+	own, err := group.Child(initGroup)
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	if err := own.Move(pid); err != nil {
+		return err
+	}
+	group.HandDown()
+	return nil
 }

@@ -3,7 +3,6 @@ package service
 import (
 	"bytes"
 	"errors"
-	"io/fs"
 	"log"
 	"os"
 	"slices"
@@ -54,7 +53,7 @@ func (s *supervisor) launch(u *unit) {
 	s.arm(u, u.service.Ready.Timeout.or(startWithin))
 	t := tick{u, u.armed}
 	err := s.withOutput(u, s.expect(t, u.service.Ready.Output), func(out *os.File) error {
-		if err := errors.Join(u.group.limit(u.service.Resources), u.listen()); err != nil {
+		if err := errors.Join(u.service.Resources.apply(u.group), u.listen()); err != nil {
 			return err
 		}
 		return u.launch(out, s.env, s.mounts.targets(u.service.Private), func() { s.heard <- t })
@@ -140,24 +139,24 @@ func (s *supervisor) makeGroup(u *unit) (err error) {
 	if s.group == nil || u.group != nil {
 		return nil
 	}
-	for {
-		name := leafName(u.service.Name, u.groups)
-		if _, gone := s.group.root.Stat(name); errors.Is(gone, fs.ErrNotExist) || s.group.root.Remove(name) == nil {
-			u.group, err = s.group.child(name)
-			return err
-		}
+	for s.group.Has(u.leaf()) && s.group.Remove(u.leaf()) != nil {
 		u.groups++
 	}
+	u.group, err = s.group.Child(u.leaf())
+	return err
 }
 
-// dropGroup lets go of a unit's cgroup; the next start makes another one.
+// dropGroup lets go of a unit's cgroup; the next start makes another one. What was
+// killed may still be ending, and is removed later.
 func (s *supervisor) dropGroup(u *unit) {
 	if u.group == nil {
 		return
 	}
-	u.group.close()
+	name := u.leaf()
+	u.group.Close()
 	u.group = nil
-	if s.group.root.Remove(leafName(u.service.Name, u.groups)) != nil { // what was killed is still ending
+	s.litter = slices.DeleteFunc(append(s.litter, name), func(name string) bool { return s.group.Remove(name) == nil })
+	if slices.Contains(s.litter, name) {
 		u.groups++
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/cgroup"
 )
 
 // A supervisor owns all units. Only its event loop touches them, starts
@@ -20,7 +22,8 @@ type supervisor struct {
 	host   uint64 // boot.Host
 	env    []string
 	logs   *os.Root
-	group  *cgroup // of the virtual server; nil where the host has none
+	group  *cgroup.Group // of the virtual server; nil where the host has none
+	litter []string      // cgroups below that are still to be removed
 	mounts *mounts
 
 	journald *journald // the host's; nil where it has none
@@ -160,7 +163,7 @@ func (s *supervisor) happen(u *unit, e event) {
 			log.Printf("%s: %v", u.service.Name, u.refusal)
 		}
 		unix.Kill(-u.pid, unix.SIGKILL)
-		u.group.kill()
+		u.group.Kill()
 		if s.ending != nil {
 			s.ending.killed = append(s.ending.killed, u.service.Name)
 		}
@@ -192,8 +195,8 @@ func (s *supervisor) reap() {
 			// Until it is reaped its number cannot be somebody else's.
 			unix.Kill(-pid, unix.SIGKILL)
 			if t == nil {
-				u.starved = u.group.count("memory.events", "oom_kill") > 0
-				u.group.kill() // what it has started and left
+				u.starved = u.group.Starved()
+				u.group.Kill() // what it has started and left
 				s.dropGroup(u)
 			}
 		}

@@ -27,7 +27,7 @@ type task struct {
 func (s *supervisor) begin(u *unit, command, env []string, within time.Duration, done func(error)) error {
 	return s.withOutput(u, nil, func(out *os.File) error {
 		pid, word, err := spawn(out, u.group, u.service.Name, nil,
-			order{command, append(slices.Clone(s.env), env...), s.mounts.targets(u.launched.Private), u.launched.Settings})
+			order{command, append(slices.Clone(s.env), env...), s.mounts.targets(u.launched.Private), u.launched.Settings, 0})
 		if err != nil {
 			return err
 		}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/cgroup"
 )
 
 const stopWithin = 10 * time.Second // between SIGTERM and SIGKILL
@@ -29,11 +31,11 @@ type unit struct {
 	word      chan string // what the launched process said before it became the program; "" is success
 	tasks     []*task
 	journal   *journal
-	group     *cgroup    // nil while it does not run, and where the host has none
-	listeners []listener // in the order of the service's sockets
-	groups    int        // how many could not be removed
-	starved   bool       // the kernel has killed one of its processes for want of memory
-	refusal   error      // why the latest launch failed
+	group     *cgroup.Group // nil while it does not run, and where the host has none
+	listeners []listener    // in the order of the service's sockets
+	groups    int           // how many could not be removed
+	starved   bool          // the kernel has killed one of its processes for want of memory
+	refusal   error         // why the latest launch failed
 	last      string
 	restarts  int
 	pause     time.Duration // the latest one, 0 when the next is the first
@@ -48,7 +50,7 @@ type unit struct {
 }
 
 func (u *unit) status() Status {
-	return Status{u.service.Name, u.state, u.pid, u.restarts, u.since.UTC().Truncate(time.Millisecond), u.last, u.health(), u.group.use()}
+	return Status{u.service.Name, u.state, u.pid, u.restarts, u.since.UTC().Truncate(time.Millisecond), u.last, u.health(), u.group.Use()}
 }
 
 // launch starts the main process, in a session of its own: smbd answers SIGTERM
@@ -61,7 +63,7 @@ func (u *unit) launch(out *os.File, env, private []string, heard func()) error {
 	}
 	sockets, listen := u.handed()
 	pid, word, err := spawn(out, u.group, u.service.Name, sockets,
-		order{u.service.Command, append(slices.Clip(env), listen...), private, u.service.Settings})
+		order{u.service.Command, append(slices.Clip(env), listen...), private, u.service.Settings, 0})
 	u.pid = pid
 	if err != nil {
 		u.word = nil
@@ -87,7 +89,13 @@ func (u *unit) fail(err error) {
 
 // spawn starts a process that carries out the order, with the sockets, and returns it
 // with the file that it writes to when it cannot.
-func spawn(out *os.File, group *cgroup, name string, sockets []uintptr, o order) (pid int, word *os.File, err error) {
+func spawn(out *os.File, group *cgroup.Group, name string, sockets []uintptr, o order) (pid int, word *os.File, err error) {
+	way, err := group.Entry()
+	if err != nil {
+		return 0, nil, err
+	}
+	defer way.Close()
+	o.Enter = len(way.Rest)
 	text, err := json.Marshal(o)
 	if err != nil {
 		return 0, nil, err
@@ -103,21 +111,18 @@ func spawn(out *os.File, group *cgroup, name string, sockets []uintptr, o order)
 	}
 	defer tell.Close()
 	attr := &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS} // see order.fence
-	if group != nil {
-		dir, err := group.open()
-		if err != nil {
-			return 0, nil, err
-		}
-		defer dir.Close()
-		attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
-	}
+	way.Use(attr)
 	files := append([]uintptr{0, out.Fd(), out.Fd()}, sockets...) // stdin is /dev/null
+	files = append(files, orders.Fd(), tell.Fd())                 // orderFd, wordFd
+	for _, f := range way.Rest {
+		files = append(files, f.Fd()) // enterFd
+	}
 	// ForkExec reaps the child whose exec fails; nobody else does meanwhile, for
 	// only the event loop reaps, and it is here.
 	pid, err = syscall.ForkExec("/proc/self/exe", []string{launchName, name, strconv.Itoa(len(sockets))}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   o.Env,
-		Files: append(files, orders.Fd(), tell.Fd()), // orderFd, wordFd
+		Files: files,
 		Sys:   attr,
 	})
 	if err != nil {

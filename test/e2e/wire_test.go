@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsrun/vsrun/cgroup"
 	"github.com/vsrun/vsrun/test/lab"
 )
 
@@ -88,7 +89,7 @@ type shownService struct {
 	Pid, Restarts int
 	Since         time.Time
 	Health, Last  string
-	Use           struct{ Memory, CPU, Tasks *int64 }
+	Use           cgroup.Use
 }
 
 func (s *site) show(t *testing.T, id string) shown {

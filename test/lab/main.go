@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -104,11 +105,16 @@ func runInit() (int, error) {
 		io.Copy(io.Discard, os.NewFile(watched, "parent"))
 		os.Exit(broken)
 	}()
+	var legacy []string
+	if ownCgroup() {
+		legacy = enterLegacy() // as long as the machine's are in sight
+	}
 	if err := furnish(); err != nil {
 		return 0, err
 	}
 	cmd := again(stageTest)
 	if ownCgroup() {
+		cmd.Env = append(cmd.Env, cgroupsVar+"="+strings.Join(legacy, " "))
 		// The root of the cgroup namespace is the cgroup this process is in.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWCGROUP}
 	}

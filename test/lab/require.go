@@ -161,13 +161,19 @@ func cgroup2() error {
 	return nil
 }
 
-// controller tells what keeps the host's cgroups from having a controller, by its
-// name in v2.
+// controller tells what keeps the host's cgroups, v2 or v1, from having a
+// controller, by its name in v2.
 func controller(name string) error {
 	if err := cgroup2(); err != nil {
 		return err
 	}
 	text, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
+	legacy, _ := filepath.Glob(cgroupLegacy + "/*")
+	for _, dir := range legacy {
+		if slices.Contains(strings.Split(filepath.Base(dir), ","), legacyNames[name]) {
+			return nil
+		}
+	}
 	if err == nil && !slices.Contains(strings.Fields(string(text)), name) {
 		err = fmt.Errorf("this host's cgroups have no controller %s", name)
 	}

@@ -217,12 +217,15 @@ func cgroups(*Host) ([]Thing, error) {
 		return nil, nil
 	}
 	var things []Thing
-	return things, filepath.WalkDir(cgroupRoot, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			things = append(things, Thing{"cgroup", path})
-		}
-		return nil // it may go while we look
-	})
+	for _, root := range []string{cgroupRoot, cgroupLegacy} {
+		filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				things = append(things, Thing{"cgroup", path})
+			}
+			return nil // it may go while we look
+		})
+	}
+	return things, nil
 }
 
 // descriptors are what the test process itself has open.
