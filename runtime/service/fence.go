@@ -106,7 +106,11 @@ func (o order) fence() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(each(open, tree.place), each(knobs, shut), each(named, tree.place))
+	err = errors.Join(each(open, tree.place), each(knobs, shut), each(named, tree.place))
+	if err != nil || !o.Settings.ReadOnly {
+		return err
+	}
+	return confine(append(own, o.Settings.Writable...))
 }
 
 // own are the paths that are the service's to write without being named.

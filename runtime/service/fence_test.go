@@ -122,6 +122,38 @@ func TestServiceFollowsTheInit(t *testing.T) {
 	}
 }
 
+// What is read-only is not written to by a mount that has come since, nor by another
+// service's.
+func TestReadOnlyFromBehind(t *testing.T) {
+	lab.Require(t, "landlock")
+	const base = "/srv/behind"
+	for _, dir := range []string{"mount", "data", "data/sub"} {
+		if err := os.MkdirAll(base+"/"+dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := sh("other", "exec sleep 271828")
+	v := up(t, other)
+	one := sh("one", fmt.Sprintf(`while ! [ -e %[1]s/mount/new ]; do sleep 0.05; done
+		%[2]s
+		for p in /proc/[0-9]*; do [ "$(tr '\0' ' ' <$p/cmdline)" = "sleep 271828 " ] && %[3]s; done
+		echo x >%[1]s/data/file && mv %[1]s/data/file %[1]s/data/sub/moved && echo moved; exec sleep 1000`,
+		base, tryWrite(base+"/mount", base+"/data"), tryWrite("$p/root"+base)))
+	one.ReadOnly, one.Writable = true, []string{base + "/data"}
+	if err := v.Set(t.Context(), []Service{other, one}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", base+"/mount", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(base+"/mount", unix.MNT_DETACH)
+	write(t, base+"/mount/new", "")
+	waitForLog(v, "one", "moved\n")
+	if got := said(v, "one"); got != base+"/data\nmoved\n" {
+		t.Errorf("it writes to %s", got)
+	}
+}
+
 // A pseudo-terminal is the virtual server's own, and so is what is made in /dev.
 func TestDevices(t *testing.T) {
 	v := up(t)

@@ -40,6 +40,7 @@ func TestEscapes(t *testing.T) {
 	}{
 		{"root", nil, ""},
 		{"user", []string{"--user", "65533"}, ""},
+		{"read-only", []string{"--read-only"}, ""},
 		{"nginx", []string{"--capability", "nginx"}, "take a port below 1024, become another user, give a file away"},
 		{"vsftpd", []string{"--capability", "vsftpd"}, "take a port below 1024, become another user"},
 		{"unfiltered", []string{"--syscalls", "all"}, ""},

@@ -17,13 +17,14 @@ import (
 // features are the things that Require knows beyond single commands: each is
 // nil, or says what is missing.
 var features = map[string]func() error{
-	"samba":   commands("smbd", "smbclient"),
-	"nginx":   commands("nginx"),
-	"cgroup2": cgroup2,
-	"ganesha": commands("ganesha.nfsd"),
-	"dav":     exists("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"),
-	"loop":    exists("/dev/loop-control"),
-	"systemd": systemd,
+	"samba":    commands("smbd", "smbclient"),
+	"nginx":    commands("nginx"),
+	"landlock": landlock,
+	"cgroup2":  cgroup2,
+	"ganesha":  commands("ganesha.nfsd"),
+	"dav":      exists("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"),
+	"loop":     exists("/dev/loop-control"),
+	"systemd":  systemd,
 }
 
 // Require skips the test unless the host has everything named: a feature
@@ -149,6 +150,14 @@ func linkKind(kind string) error {
 func deleteLink(name string) error {
 	if r := run("", "ip", "link", "del", "dev", name); r.Code != 0 {
 		return fmt.Errorf("cannot delete %s: %s", name, r.Stderr)
+	}
+	return nil
+}
+
+func landlock() error {
+	_, _, errno := unix.RawSyscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return fmt.Errorf("this kernel has no Landlock, or has not started it: %w", errno)
 	}
 	return nil
 }
