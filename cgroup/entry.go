@@ -85,23 +85,19 @@ func (g *Group) Move(pid int) error {
 // are the group's own.
 func (g *Group) Files() []*os.File { return g.in() }
 
-// Inherit is the cgroup that was handed over as the descriptors from fd on, nil when
+// Inherit is the cgroup that was handed over as n descriptors from fd on, nil when
 // none was.
-func Inherit(fd int) *Group {
-	g := &Group{}
-	for ; isGroup(fd); fd++ {
-		unix.CloseOnExec(fd)
-		g.dirs = append(g.dirs, os.NewFile(uintptr(fd), "cgroup"))
-	}
-	if g.dirs == nil {
+func Inherit(fd, n int) *Group {
+	if n == 0 {
 		return nil
 	}
+	g := &Group{}
+	for range n {
+		unix.CloseOnExec(fd)
+		g.dirs = append(g.dirs, os.NewFile(uintptr(fd), "cgroup"))
+		fd++
+	}
 	return g
-}
-
-func isGroup(fd int) bool {
-	var st unix.Statfs_t
-	return unix.Fstatfs(fd, &st) == nil && (st.Type == unix.CGROUP2_SUPER_MAGIC || st.Type == unix.CGROUP_SUPER_MAGIC)
 }
 
 func isV2(d *os.File) bool {

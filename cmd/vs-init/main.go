@@ -2,6 +2,10 @@
 // vsrun and vsd, never by hand.
 package main
 
+// It has one processor by its environment; the runtime need not watch the host's
+// cgroups for another number.
+//go:debug containermaxprocs=0
+
 import "github.com/vsrun/vsrun/runtime/service"
 
 func main() { service.InitMain() }

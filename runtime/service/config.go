@@ -110,7 +110,8 @@ func (c Config) Validate() []Problem {
 type boot struct {
 	Config Config `json:"config"`
 	Socket string `json:"socket"`
-	Host   uint64 `json:"host"` // the starter's PID namespace, by its inode number
+	Host   uint64 `json:"host"`   // the starter's PID namespace, by its inode number
+	Groups int    `json:"groups"` // how many directories the cgroup is that is handed over
 }
 
 func newBoot(cfg Config, socket string) (boot, error) {
@@ -118,7 +119,7 @@ func newBoot(cfg Config, socket string) (boot, error) {
 	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
 		return boot{}, fmt.Errorf("cannot see the PID namespace: %w", err)
 	}
-	return boot{cfg, socket, st.Ino}, nil
+	return boot{Config: cfg, Socket: socket, Host: st.Ino}, nil
 }
 
 // joined makes one error of all problems, nil of none.

@@ -57,7 +57,7 @@ func runInit() error {
 	}
 	config.Close()
 	end := volumeFd + len(b.Config.Volumes)
-	group := cgroup.Inherit(end)
+	group := cgroup.Inherit(end, b.Groups)
 	if err := closeInherited(end); err != nil {
 		return err
 	}

@@ -90,10 +90,6 @@ func meet(ctx context.Context, p *os.Process, answer *os.File, socket string) (*
 // launchInit starts the program with the configuration on its way; the answer
 // can be read from the file.
 func launchInit(ns *nsutil.Namespace, program string, b boot, volumes []*os.File) (*os.Process, *os.File, error) {
-	text, err := json.Marshal(b)
-	if err != nil {
-		return nil, nil, err
-	}
 	for _, dir := range []string{b.Config.LogDir, filepath.Dir(b.Config.PrivateDir)} {
 		if err := os.MkdirAll(dir, 0o750); err != nil {
 			return nil, nil, err
@@ -120,6 +116,11 @@ func launchInit(ns *nsutil.Namespace, program string, b boot, volumes []*os.File
 		return nil, nil, err
 	}
 	defer group.Close()
+	b.Groups = len(group.Files())
+	text, err := json.Marshal(b)
+	if err != nil {
+		return nil, nil, err
+	}
 	answerR, answerW, err := os.Pipe()
 	if err != nil {
 		return nil, nil, err
