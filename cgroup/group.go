@@ -15,10 +15,16 @@ import (
 
 // A Group is a cgroup: its directory in each hierarchy, held open. A nil one has
 // nothing and can nothing.
-type Group struct{ dirs []*os.File }
+type Group struct {
+	dirs []*os.File
+	held *holder // until Close, nobody else may be in it
+}
 
 // Close lets go of it.
 func (g *Group) Close() {
+	if g != nil {
+		g.held.Close()
+	}
 	for _, d := range g.in() {
 		d.Close()
 	}

@@ -84,7 +84,27 @@ func (t *Tree) Make(name string) (*Group, error) {
 	if err := t.vacate(name, func(*Group) {}); err != nil {
 		return nil, err
 	}
-	return t.each(func(path string) (*os.File, error) { return makeIn(path, name) }), nil
+	held, err := t.hold(name)
+	if err != nil {
+		return nil, err
+	}
+	g := t.each(func(path string) (*os.File, error) { return makeIn(path, name) })
+	if g == nil {
+		held.Close()
+		return nil, nil
+	}
+	g.held = held
+	return g, nil
+}
+
+// hold makes the scope, where systemd is to be asked for one.
+func (t *Tree) hold(name string) (*holder, error) {
+	for _, path := range t.paths {
+		if systemd(path) {
+			return holdScope(path, name)
+		}
+	}
+	return nil, nil
 }
 
 // each is the cgroup of what open opens in the hierarchies, nil of nothing.
@@ -102,9 +122,9 @@ func (t *Tree) each(open func(path string) (*os.File, error)) *Group {
 }
 
 func makeIn(hierarchy, name string) (d *os.File, err error) {
-	dir := filepath.Join(hierarchy, top)
+	dir := place(hierarchy, name)
 	for range 3 { // the last virtual server takes the top along, maybe just now
-		err = os.MkdirAll(filepath.Join(dir, name), 0o755)
+		err = os.MkdirAll(dir, 0o755)
 		if !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
@@ -112,9 +132,11 @@ func makeIn(hierarchy, name string) (d *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	handDown(hierarchy)
-	handDown(dir)
-	return openDir(filepath.Join(dir, name))
+	if !systemd(hierarchy) { // else it has done so
+		handDown(hierarchy)
+		handDown(filepath.Dir(dir))
+	}
+	return openDir(dir)
 }
 
 // handDown lets what is below have the controllers that are there. Those of v1 are
@@ -131,7 +153,7 @@ func handDown(dir string) {
 
 // Open is the cgroup of a virtual server; nil when there is none.
 func (t *Tree) Open(name string) *Group {
-	return t.each(func(path string) (*os.File, error) { return openDir(filepath.Join(path, top, name)) })
+	return t.each(func(path string) (*os.File, error) { return openDir(place(path, name)) })
 }
 
 func openDir(path string) (*os.File, error) {
@@ -164,7 +186,7 @@ func (t *Tree) vacate(name string, hurry func(*Group)) error {
 func (t *Tree) remove(name string) error {
 	var errs []error
 	for _, path := range t.paths {
-		dir := filepath.Join(path, top, name)
+		dir := place(path, name)
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
@@ -175,7 +197,11 @@ func (t *Tree) remove(name string) error {
 				errs = append(errs, removeDir(filepath.Join(dir, e.Name())))
 			}
 		}
-		errs = append(errs, removeDir(dir))
+		err = removeDir(dir)
+		if err == nil && systemd(path) {
+			err = endScope(path, name)
+		}
+		errs = append(errs, err)
 		unix.Rmdir(filepath.Join(path, top))
 	}
 	return errors.Join(errs...)

@@ -119,6 +119,29 @@ func TestUnits(t *testing.T) {
 	expect(t, "8\n9", asked)
 }
 
+// systemd is asked for the cgroups, and finds nothing in its tree that it does not know.
+func TestScope(t *testing.T) {
+	host(t)
+	sh(t, `
+		vsrun create 12
+		vsrun service add 12 idle --memory 32M -- sleep 1000`)
+	const cgroup = "/vsrun.slice/vsrun-vs12.scope/vs12"
+	expect(t, "0::"+cgroup+"/idle.service", `cat /proc/$(pgrep -fx 'sleep 1000')/cgroup`)
+	sh(t, `systemctl daemon-reload`)
+	expect(t, "33554432", `cat /sys/fs/cgroup`+cgroup+`/idle.service/memory.max`)
+	expect(t, "active", `systemctl is-active vsrun-vs12.scope`)
+	expect(t, "", `find /sys/fs/cgroup -maxdepth 1 -name vsrun`)
+
+	// Down and up at once, and an init that is killed: nothing is left to be in the way.
+	sh(t, `
+		for k in 1 2 3; do vsrun disable 12; vsrun enable 12; done
+		pkill -KILL -f '^vs-init vs12$'
+		vsrun enable 12
+		vsrun ps 12 | grep 'idle *running'
+		vsrun destroy 12`)
+	expect(t, "", `systemctl list-units --all --plain --no-legend 'vsrun-vs12*'; systemctl --failed --plain --no-legend`)
+}
+
 // The host's journal gets what services write, can be asked for it by virtual server
 // and service, and keeps no service waiting.
 func TestJournal(t *testing.T) {
@@ -157,5 +180,5 @@ func TestAfterReboot(t *testing.T) {
 
 	sh(t, `vsrun destroy --all`)
 	expect(t, "client", `ls /run/netns`)
-	expect(t, "", `pgrep -x vs-init || true; find /sys/fs/cgroup -name 'vs[0-9]*'`)
+	expect(t, "", `pgrep -x vs-init || true; find /sys/fs/cgroup -name '*vs[0-9]*'`)
 }
