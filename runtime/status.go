@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vsrun/vsrun/cgroup"
 	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime/service"
@@ -25,6 +26,8 @@ type Status struct {
 	Routes     []plumbing.Route  `json:"routes"`
 	Volumes    []service.Volume  `json:"volumes"`
 	Services   []service.Status  `json:"services"`
+	Resources  service.Resources `json:"resources,omitzero"`
+	Use        cgroup.Use        `json:"use"`   // of all its processes together
 	Drift      []string          `json:"drift"` // what an enable would mend, and services that fail
 }
 
@@ -84,6 +87,7 @@ func (r *Runtime) status(ctx context.Context, vs VirtualServer) (Status, error) 
 		Routes:     append([]plumbing.Route{}, vs.Routes...),
 		Volumes:    append([]service.Volume{}, vs.Volumes...),
 		Services:   []service.Status{},
+		Resources:  vs.Resources,
 		Drift:      []string{},
 	}
 	if vs.Disabled {
@@ -167,6 +171,7 @@ func (r *Runtime) lookAtServices(ctx context.Context, ns *nsutil.Namespace, vs V
 	case !vs.Disabled && !have.Config.Same(r.config(vs)):
 		s.Drift = append(s.Drift, "restart the init: name, dns or share changed")
 	}
+	s.Use = have.Use
 	s.Services = append(s.Services, have.Services...)
 	s.addServices(vs.Services, service.Stopped)
 	want := vs.Services

@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"cmd/vsrun":       {"runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
 	"cmd/ipmd":        {"runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
 	"cmd/vs-init":     {"runtime/service"},
-	"runtime":         {"runtime/service", "runtime/volume", "plumbing", "nsutil", "stats", "stats/ipmd"},
+	"runtime":         {"cgroup", "runtime/service", "runtime/volume", "plumbing", "nsutil", "stats", "stats/ipmd"},
 	"runtime/service": {"cgroup", "nsutil"},
 	"runtime/volume":  {"runtime/service"},
 	"plumbing":        {"nsutil"},

@@ -18,6 +18,7 @@ func (a *app) createCommand() *cobra.Command {
 	var iface interfaceFlags
 	var name, file string
 	var share, volumes []string
+	var resources resourceFlags
 	var disabled, dryRun, noProbe bool
 	c := &cobra.Command{
 		Use:   "create ID",
@@ -76,9 +77,9 @@ A document (-f) is YAML or JSON:
       limits: {nofile: 4096}   # setrlimit(2); soft:hard
       nice: 0
       oomScore: 0
-      resources: {memory: 512M, cpu: 150%, tasks: 100}  # of all its processes
+      resources: {memory: 512M, cpu: 150%, tasks: 100}  # of all its processes; and io, as below
     - {name: auth, command: [/usr/local/sbin/auth]}
-  resources: {memory: 2G}      # of the whole virtual server`,
+  resources: {memory: 2G, io: [{path: /srv, read: 50M, write: 20M}]}  # of the whole virtual server; a second`,
 		Example: `  vsrun create 8
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --gateway 192.0.2.1
   vsrun create 8 --port eth1 --vlan 10 --address 192.0.2.8/24 --gateway 192.0.2.1
@@ -93,6 +94,9 @@ A document (-f) is YAML or JSON:
 				return err
 			}
 			vs.Share = append(vs.Share, share...)
+			if vs.Resources, err = resources.over(vs.Resources); err != nil {
+				return err
+			}
 			for _, word := range volumes {
 				path, size, _ := strings.Cut(word, "=")
 				vs.Volumes = append(vs.Volumes, service.Volume{Path: path, Size: size})
@@ -105,6 +109,7 @@ A document (-f) is YAML or JSON:
 		},
 	}
 	iface.register(c)
+	resources.register(c, "all its")
 	flags := c.Flags()
 	flags.StringVar(&name, "name", "", "a name beside the number, also the host name inside")
 	flags.StringVarP(&file, "file", "f", "", "read it from a YAML or JSON document; - is standard input")

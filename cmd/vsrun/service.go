@@ -78,6 +78,7 @@ names one (NET_BIND_SERVICE), or a daemon whose needs are known: ` + strings.Joi
 // serviceFlags are a service on the command line.
 type serviceFlags struct {
 	service.Service
+	resources      resourceFlags
 	restart        string
 	listenStream   []string
 	listenDatagram []string
@@ -125,9 +126,7 @@ func (f *serviceFlags) register(c *cobra.Command) {
 	flags.StringVar(&s.Umask, "umask", "", "octal (default 022)")
 	flags.StringToStringVar(&s.Limits, "limit", nil, "of setrlimit(2), such as nofile=4096; repeatable")
 	flags.IntVar(&s.Nice, "nice", 0, "-20 to 19")
-	flags.StringVar(&s.Resources.Memory, "memory", "", "how much memory its processes may have, such as 512M")
-	flags.StringVar(&s.Resources.CPU, "cpu", "", "how much of the processors they may have: 50%, 200%")
-	flags.IntVar(&s.Resources.Tasks, "tasks", 0, "how many processes and threads they may be")
+	f.resources.register(c, "its")
 	flags.IntVar(&s.OOMScore, "oom-score", 0, "-1000 (killed last) to 1000 (first) when memory is short")
 }
 
@@ -144,6 +143,10 @@ func (f *serviceFlags) parse(name string, command []string) (service.Service, er
 	s.Ready.Timeout, s.Stop.Timeout = service.Duration(f.readyWithin), service.Duration(f.stopTimeout)
 	s.Health.Interval, s.Health.Timeout = service.Duration(f.healthInterval), service.Duration(f.healthTimeout)
 	s.Ready.Command, s.Health.Command, s.Reload.Command = shell(f.readyCommand), shell(f.healthCommand), shell(f.reloadCommand)
+	var err error
+	if s.Resources, err = f.resources.over(s.Resources); err != nil {
+		return s, err
+	}
 	if err := s.Restart.UnmarshalText([]byte(f.restart)); err != nil {
 		return s, usagef("--restart: %w", err)
 	}

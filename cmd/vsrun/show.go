@@ -117,6 +117,9 @@ func showTable(w io.Writer, s runtime.Status) {
 	for _, one := range s.Services {
 		fmt.Fprintf(w, "service\t%s  %s  %s\n", one.Name, one.State, serviceDetail(one))
 	}
+	if limits := limitsOf(s.Resources); limits != "" {
+		fmt.Fprintf(w, "limits\t%s\n", limits)
+	}
 	for _, d := range s.Drift {
 		fmt.Fprintf(w, "drift\t%s\n", d)
 	}

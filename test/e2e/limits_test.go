@@ -2,6 +2,8 @@ package e2e_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -103,4 +105,111 @@ func TestCPULimit(t *testing.T) {
 		t.Errorf("it has used %d µs, %d are allowed", used, most)
 	}
 	unharmed()
+}
+
+// limitOf is what the kernel has in a file of a virtual server's cgroup, v2 or v1.
+func limitOf(t *testing.T, id, file string) string {
+	t.Helper()
+	for _, top := range []string{"/sys/fs/cgroup", "/run/lab/cgroup/*"} {
+		if found, _ := filepath.Glob(filepath.Join(top, "vsrun/vs"+id, file)); found != nil {
+			text, err := os.ReadFile(found[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.TrimSpace(string(text))
+		}
+	}
+	t.Fatalf("vs%s has no %s", id, file)
+	return ""
+}
+
+// Limits of the whole are changed without anybody being restarted.
+func TestLimitsOfAllChange(t *testing.T) {
+	lab.Require(t, "controller:pids")
+	s := &site{Host: bareHost(t)}
+	s.MustVsrun(t, "create", "8", "--tasks", "100")
+	add(t, s, "8", "calm", []string{"sleep", "100000"})
+	before := s.service(t, "8", "calm")
+	if got := limitOf(t, "8", "pids.max"); got != "100" {
+		t.Errorf("the limit is %s", got)
+	}
+	for _, c := range []struct{ limits, want string }{{"resources: {tasks: 50}", "50"}, {"", "max"}} {
+		document := "id: 8\nservices: [{name: calm, command: [sleep, \"100000\"]}]\n" + c.limits
+		if r := s.VsrunIn(document, "apply", "-f", "-"); r.Code != 0 {
+			t.Fatal(r)
+		}
+		if got := limitOf(t, "8", "pids.max"); got != c.want {
+			t.Errorf("after %q the limit is %s", c.limits, got)
+		}
+	}
+	if now := s.service(t, "8", "calm"); now.Pid != before.Pid {
+		t.Errorf("%+v has become %+v", before, now)
+	}
+}
+
+func TestIOLimit(t *testing.T) {
+	lab.Require(t, "controller:io", "disk")
+	s, unharmed := twoServers(t)
+	const rate = 200_000
+	began := time.Now()
+	reader := []string{"sh", "-c", "while :; do dd if=/usr/bin/perl of=/dev/null bs=20k iflag=direct; done"}
+	add(t, s, "8", "reader", reader, "--io", fmt.Sprint("/usr read ", rate))
+	for n := int64(0); n < 3*rate; {
+		now := s.service(t, "8", "reader")
+		if now.Use.ReadBytes == nil {
+			t.Fatalf("nobody counts: %+v", now)
+		}
+		n = *now.Use.ReadBytes
+		if most := time.Since(began).Seconds()*rate + rate; float64(n) > most {
+			t.Fatalf("it has read %d bytes, %.0f are allowed", n, most)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	unharmed()
+}
+
+// What takes more memory than its virtual server may have takes nobody else's: all
+// but the glutton go on, in both.
+func TestMemoryOfOneServerAlone(t *testing.T) {
+	lab.Require(t, "controller:memory", "nginx", "curl")
+	s := newSite(t)
+	pids := map[string]int{}
+	shares := map[string]share{}
+	for _, id := range []string{"8", "9"} {
+		s.MustVsrun(t, "create", id, "--no-probe", "--port", "eth1", "--address", "192.0.2."+id+"/24", "--memory", "64M")
+		share, command := nginx(t, s)
+		add(t, s, id, "web", command, "--capability", "nginx")
+		serves(t, s.client, "http://192.0.2."+id+"/report", share)
+		pids[id], shares[id] = s.service(t, id, "web").Pid, share
+	}
+	calm := s.longest(t, shares["9"], func(round int) bool { return round < 10 })
+	add(t, s, "8", "glutton", glutton)
+	worst := s.longest(t, shares["9"], func(int) bool { return s.service(t, "8", "glutton").Restarts < 3 })
+	if now := s.service(t, "8", "glutton"); !strings.Contains(now.Last, "out of memory") {
+		t.Errorf("%+v", now)
+	}
+	t.Logf("a fetch from the other took %v at most before, %v while the one was short of memory", calm, worst)
+	for id, pid := range pids {
+		if now := s.service(t, id, "web"); now.Pid != pid {
+			t.Errorf("in vs%s process %d has become %+v", id, pid, now)
+		}
+		serves(t, s.client, "http://192.0.2."+id+"/report", shares[id])
+	}
+	if use := s.show(t, "8").Use; use.MemoryPeak == nil || *use.MemoryPeak > 64<<20 {
+		t.Errorf("it has had more than 64 MiB: %+v", use)
+	}
+}
+
+// longest fetches vs9's share as long as it is wanted to, without any failure, and
+// returns how long one took at most.
+func (s *site) longest(t *testing.T, want share, wanted func(round int) bool) (most time.Duration) {
+	t.Helper()
+	for round := 0; wanted(round); round++ {
+		began := time.Now()
+		if sum, err := fetch(t, s.client, "http://192.0.2.9/report"); err != nil || sum != want.sum {
+			t.Fatalf("fetch %d: another file, or none: %v", round, err)
+		}
+		most = max(most, time.Since(began))
+	}
+	return most.Round(time.Millisecond)
 }

@@ -73,6 +73,7 @@ type shown struct {
 	Name       string
 	State      string
 	Namespace  string
+	Use        cgroup.Use
 	Interfaces []struct {
 		Name, Port, Kind, MAC string
 		MTU                   int

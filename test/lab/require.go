@@ -14,6 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// disk tells whether the host's programs are on a block device.
+func disk() error {
+	var st unix.Stat_t
+	if err := unix.Stat("/usr", &st); err != nil || unix.Major(uint64(st.Dev)) == 0 {
+		return fmt.Errorf("the programs of this host are on no block device")
+	}
+	return nil
+}
+
 // features are the things that Require knows beyond single commands: each is
 // nil, or says what is missing.
 var features = map[string]func() error{
@@ -25,10 +34,11 @@ var features = map[string]func() error{
 	"dav":      exists("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"),
 	"loop":     exists("/dev/loop-control"),
 	"systemd":  systemd,
+	"disk":     disk,
 }
 
 // Require skips the test unless the host has everything named: a feature
-// ("samba", "nginx", "cgroup2", "loop", "systemd"), a kind of network device that the
+// ("samba", "nginx", "cgroup2", "loop", "systemd", "disk"), a kind of network device that the
 // kernel can make ("kind:ipvlan"), a controller of its cgroups ("controller:memory"), a
 // capability that root has ("capability:sys_resource"), or else a command. The skip
 // names what is missing.
