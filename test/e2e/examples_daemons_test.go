@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,11 +61,20 @@ func TestExampleSamba(t *testing.T) {
 	}
 
 	// A session shows where it is, alone.
-	session := tw.client.Start(t, "sh", "-c", "sleep 1 | smbclient -U "+alice("8")+" //192.0.2.8/files")
+	typed := filepath.Join(t.TempDir(), "typed")
+	if err := syscall.Mkfifo(typed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	session := tw.client.Start(t, "sh", "-c", "exec smbclient -U "+alice("8")+" //192.0.2.8/files <"+typed)
+	keyboard, err := os.OpenFile(typed, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	soon(t, func() error { return contains(tw.MustVsrun(t, "exec", "8", "--", "smbstatus", "-b"), "192.0.2.100") })
 	if out := tw.MustVsrun(t, "exec", "9", "--", "smbstatus", "-b"); strings.Contains(out, "192.0.2.100") {
 		t.Error(out)
 	}
+	keyboard.Close()
 	<-session.Done()
 	tw.killed(t, "smbd", again)
 	before, other := tw.service(t, "8", "smbd"), tw.service(t, "9", "smbd")

@@ -29,7 +29,7 @@ var imageSource string
 
 // image is a directory with image, a disk with the machine's release of Debian.
 func (c cache) image(root string) (string, error) {
-	listed, err := commandOutput(root, "test/install", "--list", "base", "web", "files")
+	listed, err := commandOutput(root, "test/install", "--list", "base", "web", "files", "nfs")
 	if err != nil {
 		return "", err
 	}
