@@ -149,7 +149,7 @@ func clone(ns *nsutil.Namespace, program string, id int, group *cgroup.Group, fi
 		Dir: "/",
 		// Few and short-lived objects: one processor's caches and an early
 		// garbage collection keep the init small.
-		Env: []string{"PATH=" + searchPath, "GOMAXPROCS=1", "GOGC=10"},
+		Env: []string{"PATH=" + searchPath, "GOMAXPROCS=1", "GOGC=10", "GODEBUG=disablethp=1"},
 		Sys: &syscall.SysProcAttr{
 			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 			Setsid:     true,

@@ -155,10 +155,16 @@ func (s *supervisor) dropGroup(u *unit) {
 	name := u.leaf()
 	u.group.Close()
 	u.group = nil
-	s.litter = slices.DeleteFunc(append(s.litter, name), func(name string) bool { return s.group.Remove(name) == nil })
-	if slices.Contains(s.litter, name) {
+	s.litter = append(s.litter, name)
+	if s.sweep(); slices.Contains(s.litter, name) {
 		u.groups++
 	}
+}
+
+// sweep removes the cgroups that units have let go of, as far as all that was killed
+// in them has ended.
+func (s *supervisor) sweep() {
+	s.litter = slices.DeleteFunc(s.litter, func(name string) bool { return s.group.Remove(name) == nil })
 }
 
 // A note is what a process of a service has sent to the notification socket.

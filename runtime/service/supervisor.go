@@ -188,6 +188,7 @@ func (s *supervisor) reap() {
 	for {
 		pid := nextDead()
 		if pid == 0 {
+			s.sweep()
 			return
 		}
 		u, t := s.whose(pid)

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -58,6 +59,26 @@ func BenchmarkStats(b *testing.B) {
 	}
 	h.MustVsrun(b, "destroy", "8")
 	report(b, "ip-netns-exec-cat", ours, theirs)
+}
+
+// A service is ready as soon as its program is, and sleep ends upon SIGTERM: what is
+// measured is all that vsrun and the init do for it.
+func BenchmarkServiceStart(b *testing.B) { order(b, "stop", "start") }
+func BenchmarkServiceStop(b *testing.B)  { order(b, "start", "stop") }
+
+func order(b *testing.B, first, measured string) {
+	h := host(b)
+	b.Cleanup(func() { os.Remove(h.RunDir) })
+	h.MustVsrun(b, append([]string{"create"}, server...)...)
+	h.MustVsrun(b, "service", "add", "8", "a", "--", "sleep", "100000")
+	var ours, theirs []time.Duration
+	for b.Loop() {
+		h.MustVsrun(b, "service", first, "8", "a")
+		ours = append(ours, timed(func() { h.MustVsrun(b, "service", measured, "8", "a") }))
+		theirs = append(theirs, timed(func() { shell(b, "ip netns exec vs8 true") }))
+	}
+	h.MustVsrun(b, "destroy", "8")
+	report(b, "ip-netns-exec-true", ours, theirs)
 }
 
 func host(b *testing.B) *lab.Host {
