@@ -86,6 +86,12 @@ func (b bind) unmount() {
 	}
 }
 
+// A private is a private directory that a service with these settings asks for.
+type private struct {
+	path     string
+	settings Settings
+}
+
 // mounts are the binds of a virtual server: those of its own, which last as long
 // as it does, and the private directories of its services.
 type mounts struct {
@@ -101,10 +107,10 @@ type mounts struct {
 	written *os.Root // where the files are written that it was told to have
 	shown   *os.Root // the same, read-only
 	files   []laidFile
-	laid    int      // how many there were
-	paths   []string // private now, sorted
-	binds   []bind   // of the paths, parents first
-	sick    string   // what heal complained of last
+	laid    int       // how many there were
+	private []private // now, sorted
+	binds   []bind    // of these, parents first
+	sick    string    // what heal complained of last
 }
 
 // furnish makes what the virtual server has for itself, and looks up what it is
@@ -168,22 +174,24 @@ func (m *mounts) add(b bind) error {
 	return nil
 }
 
-// use makes exactly the directories at paths private, or changes nothing and
-// says why not.
-func (m *mounts) use(paths []string) error {
-	paths = slices.Compact(slices.Sorted(slices.Values(paths)))
-	if slices.Equal(paths, m.paths) {
+// use makes exactly these directories private, or changes nothing and says why not.
+// Of two with one path the first is the one that counts when it is made.
+func (m *mounts) use(dirs []private) error {
+	slices.SortStableFunc(dirs, func(a, b private) int { return strings.Compare(a.path, b.path) })
+	samePath := func(a, b private) bool { return a.path == b.path }
+	dirs = slices.CompactFunc(dirs, samePath)
+	if slices.EqualFunc(dirs, m.private, samePath) {
 		return nil
 	}
-	had := m.paths
-	if err := m.apply(paths); err != nil {
+	had := m.private
+	if err := m.apply(dirs); err != nil {
 		return errors.Join(err, m.apply(had))
 	}
 	return nil
 }
 
-func (m *mounts) apply(paths []string) error {
-	binds, err := m.find(paths)
+func (m *mounts) apply(dirs []private) error {
+	binds, err := m.find(dirs)
 	if err != nil {
 		return err
 	}
@@ -193,7 +201,7 @@ func (m *mounts) apply(paths []string) error {
 		}
 	}
 	closeAll(m.binds)
-	m.paths, m.binds = paths, binds
+	m.private, m.binds = dirs, binds
 	for _, b := range binds {
 		if err := b.mount(); err != nil {
 			return err
@@ -206,7 +214,7 @@ func (m *mounts) apply(paths []string) error {
 func (m *mounts) targets(paths []string) []string {
 	var targets []string
 	for i, b := range m.binds {
-		if slices.Contains(paths, m.paths[i]) {
+		if slices.Contains(paths, m.private[i].path) {
 			targets = append(targets, b.target)
 		}
 	}
@@ -267,19 +275,19 @@ func (m *mounts) hide(dirs []string) error {
 
 // find looks up what is to be covered, before anything is, and makes what is to
 // cover it.
-func (m *mounts) find(paths []string) ([]bind, error) {
+func (m *mounts) find(dirs []private) ([]bind, error) {
 	var binds []bind
-	for i, path := range paths {
-		inPrivate := slices.ContainsFunc(paths[:i], func(dir string) bool { return within(path, dir) })
-		target, err := m.locate(path, inPrivate)
+	for i, d := range dirs {
+		inPrivate := slices.ContainsFunc(dirs[:i], func(o private) bool { return within(d.path, o.path) })
+		target, err := m.locate(d.path, inPrivate)
 		if err != nil {
 			closeAll(binds)
 			return nil, err
 		}
-		source, err := m.open(target)
+		source, err := m.open(target, d.settings)
 		if err != nil {
 			closeAll(binds)
-			return nil, fmt.Errorf("cannot make a private %s: %w", path, err)
+			return nil, fmt.Errorf("cannot make a private %s: %w", d.path, err)
 		}
 		binds = append(binds, bind{target: target, source: source})
 	}
@@ -313,7 +321,7 @@ func closeAll(binds []bind) {
 
 // open opens the private directory that covers target; it is made when it is
 // not there yet.
-func (m *mounts) open(target string) (*os.File, error) {
+func (m *mounts) open(target string, s Settings) (*os.File, error) {
 	if m.root == nil {
 		if err := m.keep.MkdirAll(m.dir, 0o700); err != nil {
 			return nil, err
@@ -329,15 +337,16 @@ func (m *mounts) open(target string) (*os.File, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return dir, err
 	}
-	if err := m.create(name, target); err != nil {
+	if err := m.create(name, target, s); err != nil {
 		return nil, err
 	}
 	return m.root.Open(name)
 }
 
-// create makes the directory name with the mode and owner of like. It gets its
-// name last, so that a crash leaves none that is half made.
-func (m *mounts) create(name, like string) error {
+// create makes the directory name with the mode and owner of like, but for the user
+// and group that s names. It gets its name last, so that a crash leaves none that is
+// half made.
+func (m *mounts) create(name, like string, s Settings) error {
 	mode, uid, gid := os.FileMode(0o755), os.Geteuid(), os.Getegid()
 	if fi, err := os.Stat(like); err == nil {
 		if !fi.IsDir() {
@@ -345,6 +354,16 @@ func (m *mounts) create(name, like string) error {
 		}
 		st := fi.Sys().(*syscall.Stat_t)
 		mode, uid, gid = fi.Mode(), int(st.Uid), int(st.Gid)
+	}
+	who, err := s.account()
+	if err != nil {
+		return err
+	}
+	if s.User != "" {
+		uid = who.uid
+	}
+	if s.User != "" || s.Group != "" {
+		gid = who.gid
 	}
 	if err := m.root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err

@@ -59,7 +59,7 @@ func ValidateFiles(files []File, services []Service) []Problem {
 	return problems
 }
 
-func checkFile(p string, private []string) error {
+func checkFile(p string, dirs []private) error {
 	if p == "" {
 		return errors.New("is missing")
 	}
@@ -69,9 +69,9 @@ func checkFile(p string, private []string) error {
 	if dir, name := path.Split(p); dir == "/etc/" && slices.Contains([]string{"hosts", "hostname", "resolv.conf"}, name) {
 		return fmt.Errorf("%q is the virtual server's own anyway, and says what name and dns say", p)
 	}
-	for _, dir := range private {
-		if within(p, dir) {
-			return fmt.Errorf("%q is in the private directory %s, where services write", p, dir)
+	for _, d := range dirs {
+		if within(p, d.path) {
+			return fmt.Errorf("%q is in the private directory %s, where services write", p, d.path)
 		}
 	}
 	return nil

@@ -15,6 +15,8 @@ import (
 
 	"github.com/vsrun/vsrun/nsutil"
 	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/test/lab"
 )
 
 func TestMountsWithin(t *testing.T) {
@@ -293,5 +295,55 @@ func TestPrivateInMemory(t *testing.T) {
 	err := v.Set(ctx, service("/run/file/dir"))
 	if err == nil || !strings.Contains(err.Error(), "/run/file/dir") {
 		t.Errorf("below a file: %v", err)
+	}
+}
+
+// A private directory that is made belongs to the user of the service that asks for
+// it, else to whom the host's belongs.
+func TestPrivateOwner(t *testing.T) {
+	lab.NeedRoot(t, "there is another user then")
+	const dir = "/srv/owned"
+	for _, name := range []string{"theirs", "plain"} {
+		if err := os.MkdirAll(dir+"/"+name, 0o750); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(dir+"/theirs", 12, 34); err != nil {
+		t.Fatal(err)
+	}
+	v := up(t)
+	try := func(settings Settings, want string, paths ...string) {
+		t.Helper()
+		s := sh("a", "exec sleep 1000")
+		s.Private, s.Settings = paths, settings
+		if err := v.Set(t.Context(), []Service{s}); err != nil {
+			t.Fatal(err)
+		}
+		if got := v.output("stat -c '%u:%g %a' " + strings.Join(paths, " ")); got != want {
+			t.Errorf("%+v: %q", settings, got)
+		}
+	}
+	user := Settings{User: "65533", Group: "65532"}
+	try(Settings{}, "0:0 755\n12:34 750", "/run/root", dir+"/theirs")
+	try(user, "65533:65532 755\n65533:65532 750\n12:34 750", "/run/new", dir+"/plain", dir+"/theirs") // the last one is there
+	try(Settings{Group: "65532"}, "0:65532 755\n65533:65532 755", "/run/group", "/run/new")
+	if got := answer(t, v, "touch /run/own/file && stat -c %u /run/own/file", user, "/run/own"); got != "65533" {
+		t.Errorf("it makes a file in it: %q", got)
+	}
+
+	// Of two that ask for the same one, it is the first one's.
+	one, two := sh("one", "exec sleep 1000"), sh("two", "exec sleep 1000")
+	one.Private, two.Private = []string{"/run/both"}, []string{"/run/both"}
+	one.User, two.User = "65533", "65532"
+	if err := v.Set(t.Context(), []Service{one, two}); err != nil {
+		t.Fatal(err)
+	}
+	if got := v.output("stat -c %u /run/both"); got != "65533" {
+		t.Errorf("that of two is %s's", got)
+	}
+	one.User, one.Private = "no-such-user", []string{"/run/nobodys"}
+	err := v.Set(t.Context(), []Service{one})
+	if err == nil || err.Error() != "cannot make a private /run/nobodys: there is no user no-such-user" {
+		t.Errorf("%v", err)
 	}
 }

@@ -130,23 +130,25 @@ func news(u *unit, service Service, had []string) (event, bool) {
 
 // privates are the directories that have to be private now: those of the
 // services that are wanted, and those that a process still uses.
-func (s *supervisor) privates() []string {
-	var paths []string
+func (s *supervisor) privates() []private {
+	var services []Service
 	for _, u := range s.units {
-		paths = append(paths, u.service.Private...)
+		services = append(services, u.service)
 		if u.pid != 0 {
-			paths = append(paths, u.launched.Private...)
+			services = append(services, u.launched)
 		}
 	}
-	return paths
+	return privateOf(services)
 }
 
-func privateOf(services []Service) []string {
-	var paths []string
+func privateOf(services []Service) []private {
+	var dirs []private
 	for _, s := range services {
-		paths = append(paths, s.Private...)
+		for _, path := range s.Private {
+			dirs = append(dirs, private{path, s.Settings})
+		}
 	}
-	return paths
+	return dirs
 }
 
 // refusals is one line on the units that could not be started.

@@ -22,7 +22,9 @@ type Service struct {
 	StartLimit StartLimit `json:"startLimit,omitzero" yaml:"startLimit,omitempty"`
 	// Private are directories that the virtual server has for itself, instead
 	// of the host's, and keeps when it is disabled. They must exist on the host,
-	// except below those that are in memory (see Config.Share).
+	// except below those that are in memory (see Config.Share). When one is made it
+	// belongs to the User and Group of the first service that has it, where that
+	// names them, else to whom the host's belongs.
 	Private []string `json:"private,omitempty" yaml:"private,omitempty"`
 	// After are services of the same virtual server that have to be ready before
 	// this one is started. It is stopped before they are.

@@ -14,10 +14,10 @@ import (
 )
 
 // answer is what a script says that runs once with the settings.
-func answer(t *testing.T, v *virtual, script string, settings Settings) string {
+func answer(t *testing.T, v *virtual, script string, settings Settings, private ...string) string {
 	t.Helper()
 	os.Remove(v.cfg.LogDir + "/once.log")
-	s := Service{Name: "once", Command: []string{"sh", "-c", script}, Restart: RestartNever, Settings: settings}
+	s := Service{Name: "once", Command: []string{"sh", "-c", script}, Restart: RestartNever, Private: private, Settings: settings}
 	if err := v.Set(t.Context(), []Service{s}); err != nil {
 		t.Fatal(err)
 	}
