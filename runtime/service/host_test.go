@@ -31,6 +31,7 @@ var roles = map[string]func() error{
 	"nested":  nestedRole,
 	"listen":  listenRole,
 	"notify":  notifyRole,
+	"keyring": keyringRole,
 	"reach":   reachRole,
 }
 

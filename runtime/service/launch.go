@@ -79,6 +79,9 @@ func (o order) carryOut() error {
 	if err := s.applyLimits(); err != nil {
 		return err
 	}
+	if err := leaveKeyring(); err != nil {
+		return err
+	}
 	if err := o.fence(); err != nil {
 		return err
 	}
@@ -122,6 +125,9 @@ func (s Settings) applyLimits() error {
 		return err
 	}
 	unix.Umask(mask)
+	if err := noCoreDumps(); err != nil {
+		return err
+	}
 	for name := range s.Limits {
 		resource, r, err := s.limit(name)
 		if err == nil {
@@ -150,6 +156,33 @@ const initOOMScore = -999
 // that they start. Without CAP_SYS_RESOURCE it cannot be made lower.
 func setOOMScore(score int) error {
 	return os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(score)), 0)
+}
+
+// noCoreDumps has the soft limit be 0, as at boot, and not what it is for whoever has
+// started the init: a dump would be a file of root's in the host's /. A program of the
+// host's that core_pattern names is started all the same (core(5)).
+func noCoreDumps() error {
+	var r unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_CORE, &r)
+	if err == nil {
+		r.Cur = 0
+		err = unix.Setrlimit(unix.RLIMIT_CORE, &r)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot limit core dumps: %w", err)
+	}
+	return nil
+}
+
+// leaveKeyring takes the session's keys of whoever has started the init out of reach:
+// the filter refuses the calls for them, but it can be switched off. Where these are
+// not there, or refused as in containers, nobody has keys.
+func leaveKeyring() error {
+	_, _, errno := unix.RawSyscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0)
+	if errno != 0 && errno != unix.ENOSYS && errno != unix.EPERM {
+		return fmt.Errorf("cannot leave the session's keys: %w", errno)
+	}
+	return nil
 }
 
 // An account is whom the program runs as.

@@ -83,6 +83,42 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// keyringRole prints its session keyring.
+func keyringRole() error {
+	id, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false)
+	fmt.Println(id)
+	return err
+}
+
+// Nothing is left of whoever has started the init.
+func TestNothingInherited(t *testing.T) {
+	var had unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &had); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: had.Max, Max: had.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_CORE, &had)
+	v := up(t)
+	if got := answer(t, v, "ulimit -Sc", Settings{}); got != "0" {
+		t.Errorf("a core dump may have %s", got)
+	}
+	seen := map[string]bool{}
+	for _, name := range []string{"one", "two"} {
+		s := role(t, name, "keyring")
+		s.Syscalls = allSyscalls
+		if err := v.Set(t.Context(), []Service{s}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it has ended", func() bool { return v.unit(name).State == Finished })
+		seen[said(v, name)] = true
+	}
+	if len(seen) != 2 {
+		t.Errorf("both have the keyring %v", seen)
+	}
+}
+
 func TestImpossibleSettings(t *testing.T) {
 	v := up(t)
 	for want, settings := range map[string]Settings{
