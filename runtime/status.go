@@ -24,11 +24,19 @@ type Status struct {
 	Namespace  string            `json:"namespace"` // where it is published
 	Interfaces []InterfaceStatus `json:"interfaces"`
 	Routes     []plumbing.Route  `json:"routes"`
+	DNS        service.DNS       `json:"dns"` // {}: the host's
+	Share      []string          `json:"share"`
 	Volumes    []service.Volume  `json:"volumes"`
-	Services   []service.Status  `json:"services"`
+	Services   []ServiceStatus   `json:"services"`
 	Resources  service.Resources `json:"resources,omitzero"`
 	Use        cgroup.Use        `json:"use"`   // of all its processes together
 	Drift      []string          `json:"drift"` // what an enable would mend, and services that fail
+}
+
+// A ServiceStatus is one service: how it stands, and what it may do.
+type ServiceStatus struct {
+	service.Status
+	Sandbox *service.Sandbox `json:"sandbox"` // null: it is not one of the virtual server's any more
 }
 
 // The states. A virtual server is degraded when something differs from what it
@@ -85,8 +93,10 @@ func (r *Runtime) status(ctx context.Context, vs VirtualServer) (Status, error) 
 		Namespace:  r.place(vs.ID).Path(),
 		Interfaces: []InterfaceStatus{},
 		Routes:     append([]plumbing.Route{}, vs.Routes...),
+		DNS:        vs.DNS,
+		Share:      append([]string{}, vs.Share...),
 		Volumes:    append([]service.Volume{}, vs.Volumes...),
-		Services:   []service.Status{},
+		Services:   []ServiceStatus{},
 		Resources:  vs.Resources,
 		Drift:      []string{},
 	}
@@ -163,7 +173,7 @@ func (r *Runtime) lookAtServices(ctx context.Context, ns *nsutil.Namespace, vs V
 	switch {
 	case errors.Is(err, service.ErrSilent):
 		s.Drift = append(s.Drift, service.ErrSilent.Error())
-		s.addServices(vs.Services, service.Unknown)
+		s.addServices(vs.Services, nil, service.Unknown)
 		return nil
 	case errors.Is(err, service.ErrNotRunning):
 	case err != nil:
@@ -172,8 +182,7 @@ func (r *Runtime) lookAtServices(ctx context.Context, ns *nsutil.Namespace, vs V
 		s.Drift = append(s.Drift, "restart the init: name, dns or share changed")
 	}
 	s.Use = have.Use
-	s.Services = append(s.Services, have.Services...)
-	s.addServices(vs.Services, service.Stopped)
+	s.addServices(vs.Services, have.Services, service.Stopped)
 	want := vs.Services
 	if vs.Disabled {
 		want = nil
@@ -207,13 +216,22 @@ func (r *Runtime) report(ctx context.Context, ns *nsutil.Namespace, id int) (ser
 	return c.Report(ctx)
 }
 
-// addServices adds those that nobody has told about.
-func (s *Status) addServices(services []service.Service, state service.State) {
-	for _, one := range services {
-		told := func(o service.Status) bool { return o.Name == one.Name }
-		if !slices.ContainsFunc(s.Services, told) {
-			s.Services = append(s.Services, service.Status{Name: one.Name, State: state})
+// addServices adds those that the init has told about, and those of want that it has
+// not, which are in the state.
+func (s *Status) addServices(want []service.Service, told []service.Status, state service.State) {
+	told = slices.Clone(told)
+	for _, one := range want {
+		if !slices.ContainsFunc(told, func(o service.Status) bool { return o.Name == one.Name }) {
+			told = append(told, service.Status{Name: one.Name, State: state})
 		}
+	}
+	for _, one := range told {
+		status := ServiceStatus{Status: one}
+		if k := slices.IndexFunc(want, func(o service.Service) bool { return o.Name == one.Name }); k >= 0 {
+			sandbox := want[k].Sandbox()
+			status.Sandbox = &sandbox
+		}
+		s.Services = append(s.Services, status)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsrun/vsrun/runtime"
+	"github.com/vsrun/vsrun/runtime/service"
 )
 
 func (a *app) lsCommand() *cobra.Command {
@@ -111,11 +112,20 @@ func showTable(w io.Writer, s runtime.Status) {
 	for _, r := range s.Routes {
 		fmt.Fprintf(w, "route\t%s\n", r)
 	}
+	if len(s.DNS.Servers)+len(s.DNS.Search) > 0 {
+		fmt.Fprintf(w, "dns\t%s\n", dns(s.DNS))
+	}
+	for _, p := range s.Share {
+		fmt.Fprintf(w, "share\t%s\n", p)
+	}
 	for _, v := range s.Volumes {
 		fmt.Fprintf(w, "volume\t%s  %s  %s\n", v.Path, v.Filesystem(), cmp.Or(v.Size, v.Device))
 	}
 	for _, one := range s.Services {
-		fmt.Fprintf(w, "service\t%s  %s  %s\n", one.Name, one.State, serviceDetail(one))
+		fmt.Fprintf(w, "service\t%s  %s  %s\n", one.Name, one.State, serviceDetail(one.Status))
+		if one.Sandbox != nil {
+			fmt.Fprintf(w, "  may\t%s\n", sandbox(*one.Sandbox))
+		}
 	}
 	if limits := limitsOf(s.Resources); limits != "" {
 		fmt.Fprintf(w, "limits\t%s\n", limits)
@@ -123,6 +133,38 @@ func showTable(w io.Writer, s runtime.Status) {
 	for _, d := range s.Drift {
 		fmt.Fprintf(w, "drift\t%s\n", d)
 	}
+}
+
+func dns(d service.DNS) string {
+	var words []string
+	for _, a := range d.Servers {
+		words = append(words, a.String())
+	}
+	if len(d.Search) > 0 {
+		words = append(words, "search "+strings.Join(d.Search, " "))
+	}
+	return strings.Join(words, "  ")
+}
+
+// sandbox is on a line what a service may do.
+func sandbox(s service.Sandbox) string {
+	words := []string{s.User}
+	if s.Group != "" {
+		words[0] += ":" + s.Group
+	}
+	if len(s.Capabilities) > 0 {
+		words = append(words, strings.Join(s.Capabilities, ","))
+	}
+	if s.ReadOnly {
+		words = append(words, "read-only")
+	}
+	if len(s.Writable) > 0 {
+		words = append(words, "writable "+strings.Join(s.Writable, ","))
+	}
+	if len(s.Private) > 0 {
+		words = append(words, "private "+strings.Join(s.Private, ","))
+	}
+	return strings.Join(append(words, "system calls "+s.Syscalls), "  ")
 }
 
 func (a *app) psCommand() *cobra.Command {

@@ -48,6 +48,27 @@ type Settings struct {
 	Resources   Resources         `json:"resources,omitzero" yaml:"resources,omitempty"`  // of all its processes together
 }
 
+// A Sandbox is what a service may do, with defaults and presets spelt out.
+type Sandbox struct {
+	User         string   `json:"user"`
+	Group        string   `json:"group"` // empty: the user's
+	Capabilities []string `json:"capabilities"`
+	Syscalls     string   `json:"syscalls"` // filtered, or all
+	ReadOnly     bool     `json:"readOnly"`
+	Writable     []string `json:"writable"`
+	Private      []string `json:"private"`
+}
+
+// Sandbox is what the service may do.
+func (s Service) Sandbox() Sandbox {
+	return Sandbox{
+		User: or(s.User, "root"), Group: s.Group, Syscalls: or(s.Syscalls, "filtered"), ReadOnly: s.ReadOnly,
+		Capabilities: append([]string{}, s.capabilities()...),
+		Writable:     append([]string{}, s.Writable...),
+		Private:      append([]string{}, s.Private...),
+	}
+}
+
 // allSyscalls switches the filter off.
 const allSyscalls = "all"
 
