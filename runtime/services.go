@@ -398,24 +398,13 @@ func (r *Runtime) RemoveService(ctx context.Context, id int, name string) (Virtu
 	})
 }
 
-// A ServiceOrder is what an operator tells a running service.
-type ServiceOrder func(*service.Client, context.Context, string) error
-
-// The orders.
-var (
-	StartService   ServiceOrder = (*service.Client).StartService
-	StopService    ServiceOrder = (*service.Client).StopService
-	RestartService ServiceOrder = (*service.Client).RestartService
-	ReloadService  ServiceOrder = (*service.Client).ReloadService
-)
-
 // Order tells a service of an enabled virtual server what to do. The record
-// stays: the next enable starts it again.
-func (r *Runtime) Order(ctx context.Context, id int, name string, order ServiceOrder) error {
+// stays: the next enable starts it again. killed is its name when it had to be killed.
+func (r *Runtime) Order(ctx context.Context, id int, name string, order service.Order) (killed []string, err error) {
 	c, err := r.inside(ctx, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.Close()
-	return order(c, ctx, name)
+	return c.Order(ctx, order, name)
 }

@@ -163,7 +163,7 @@ func work(c *service.Client) error {
 		if err := c.Set(ctx, list); err != nil {
 			return err
 		}
-		if err := c.RestartService(ctx, "s1"); err != nil {
+		if _, err := c.Order(ctx, service.OrderRestart, "s1"); err != nil {
 			return err
 		}
 		for range 50 {

@@ -29,10 +29,10 @@ enabled, started again when it dies, stopped when it is disabled.`,
 	c.AddCommand(
 		a.serviceAddCommand(),
 		a.serviceRmCommand(),
-		a.orderCommand("start", "started", "Start a service that is stopped", runtime.StartService),
-		a.orderCommand("stop", "stopped", "Stop a service until it is started again, or the virtual server disabled and enabled", runtime.StopService),
-		a.orderCommand("reload", "told to read its configuration again", "Have a service read its configuration again", runtime.ReloadService),
-		a.orderCommand("restart", "restarted", "Stop a service and start it", runtime.RestartService),
+		a.orderCommand("start", "started", "Start a service that is stopped", service.OrderStart),
+		a.orderCommand("stop", "stopped", "Stop a service until it is started again, or the virtual server disabled and enabled", service.OrderStop),
+		a.orderCommand("reload", "told to read its configuration again", "Have a service read its configuration again", service.OrderReload),
+		a.orderCommand("restart", "restarted", "Stop a service and start it", service.OrderRestart),
 	)
 	return c
 }
@@ -179,19 +179,21 @@ func (a *app) serviceRmCommand() *cobra.Command {
 	}
 }
 
-func (a *app) orderCommand(verb, done, short string, order runtime.ServiceOrder) *cobra.Command {
+func (a *app) orderCommand(verb, done, short string, order service.Order) *cobra.Command {
 	return &cobra.Command{
 		Use:   verb + " ID NAME",
 		Short: short,
 		Args:  arguments(2, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			vs, err := a.onServer(args[0], func(r *runtime.Runtime, id int) (runtime.VirtualServer, error) {
-				return name(r, id), r.Order(c.Context(), id, args[1], order)
+			var killed []string
+			vs, err := a.onServer(args[0], func(r *runtime.Runtime, id int) (vs runtime.VirtualServer, err error) {
+				killed, err = r.Order(c.Context(), id, args[1], order)
+				return name(r, id), err
 			})
 			if err != nil {
 				return fmt.Errorf("cannot %s service %s of %s: %w", verb, args[1], args[0], err)
 			}
-			a.did("%s service %s %s", vs, args[1], done)
+			a.did("%s service %s %s%s", vs, args[1], done, hadToKill(killed))
 			return nil
 		},
 	}

@@ -96,13 +96,15 @@ func (c *Client) Namespace() (*nsutil.Namespace, error) {
 // cannot be started is an error, and is tried again as its Restart says; a
 // private directory that cannot be made is one too, and nothing has changed.
 func (c *Client) Set(ctx context.Context, services []Service) error {
-	return c.order(ctx, request{Op: opSet, Services: services})
+	_, err := c.order(ctx, request{Op: opSet, Services: services})
+	return err
 }
 
 // Lay makes the virtual server's own files exactly these. A program that has read
 // one before goes on with what it read. An error is about those that it names.
 func (c *Client) Lay(ctx context.Context, files []File) error {
-	return c.order(ctx, request{Op: opFiles, Files: files})
+	_, err := c.order(ctx, request{Op: opFiles, Files: files})
+	return err
 }
 
 // Status lists the services in the order of the latest Set.
@@ -129,35 +131,30 @@ func (c *Client) Report(ctx context.Context) (Report, error) {
 	return r, nil
 }
 
-// StartService starts a service that is stopped, or that waits for its next
-// try. Running already is success.
-func (c *Client) StartService(ctx context.Context, name string) error {
-	return c.order(ctx, request{Op: opStart, Name: name})
-}
+// An Order is what a person tells a service.
+type Order string
 
-// StopService stops a service and returns when it has ended. It stays stopped
-// until it is started by name.
-func (c *Client) StopService(ctx context.Context, name string) error {
-	return c.order(ctx, request{Op: opStop, Name: name})
-}
+// The orders.
+const (
+	OrderStart   Order = opStart   // it is stopped, or waits for its next try; running already is success
+	OrderStop    Order = opStop    // it stays stopped until it is started by name
+	OrderRestart Order = opRestart // it is stopped if it runs, and started
+	OrderReload  Order = opReload  // it runs, and reads its configuration again
+)
 
-// RestartService stops the service if it runs, and starts it.
-func (c *Client) RestartService(ctx context.Context, name string) error {
-	return c.order(ctx, request{Op: opRestart, Name: name})
-}
-
-// ReloadService has a running service read its configuration again.
-func (c *Client) ReloadService(ctx context.Context, name string) error {
-	return c.order(ctx, request{Op: opReload, Name: name})
+// Order gives a service an order, and returns when that is done. killed is the
+// service's name when it had to be killed, because it did not end in its time.
+func (c *Client) Order(ctx context.Context, o Order, name string) (killed []string, err error) {
+	return c.order(ctx, request{Op: string(o), Name: name})
 }
 
 // order sends a request that services start and stop upon. That may take as long
 // as they were given; an init that is silent for longer is hung.
-func (c *Client) order(ctx context.Context, r request) error {
+func (c *Client) order(ctx context.Context, r request) (killed []string, err error) {
 	patient, cancel := context.WithTimeout(ctx, longest+margin)
 	defer cancel()
-	_, err := c.do(patient, r)
-	return err
+	answer, err := c.do(patient, r)
+	return answer.Killed, err
 }
 
 // Shutdown ends the virtual server's processes: the services are asked to end,

@@ -339,3 +339,25 @@ func link(t *testing.T, name, netns string) (gone func() bool) {
 	ip(t, "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", filepath.Base(netns))
 	return func() bool { return exec.Command("ip", "link", "show", name).Run() != nil }
 }
+
+// What tests tell a service, when it is nothing to them whether it had to be killed.
+func (v *virtual) StartService(ctx context.Context, name string) error {
+	return v.tell(ctx, OrderStart, name)
+}
+
+func (v *virtual) StopService(ctx context.Context, name string) error {
+	return v.tell(ctx, OrderStop, name)
+}
+
+func (v *virtual) RestartService(ctx context.Context, name string) error {
+	return v.tell(ctx, OrderRestart, name)
+}
+
+func (v *virtual) ReloadService(ctx context.Context, name string) error {
+	return v.tell(ctx, OrderReload, name)
+}
+
+func (v *virtual) tell(ctx context.Context, o Order, name string) error {
+	_, err := v.Order(ctx, o, name)
+	return err
+}

@@ -45,7 +45,7 @@ type request struct {
 type response struct {
 	Error  string   `json:"error,omitempty"`
 	Report *Report  `json:"report,omitempty"` // status
-	Killed []string `json:"killed,omitempty"` // shutdown
+	Killed []string `json:"killed,omitempty"` // shutdown, start, stop, restart
 }
 
 // A Report is what an init tells about itself.

@@ -69,7 +69,7 @@ func (s *supervisor) order(c *call, e event) {
 	}
 	u.forgive()
 	s.happen(u, e)
-	s.waits = append(s.waits, wait{c, []*unit{u}})
+	s.waits = append(s.waits, wait{call: c, units: []*unit{u}})
 }
 
 // set makes the services exactly those of the call: what is new is started,
@@ -113,7 +113,7 @@ func (s *supervisor) set(c *call) {
 		}
 	}
 	s.units = units
-	s.waits = append(s.waits, wait{c, touched})
+	s.waits = append(s.waits, wait{call: c, units: touched})
 }
 
 // news is what a set means for a service that it names, false when nothing. One

@@ -64,8 +64,9 @@ type tick struct {
 
 // A wait is a call whose answer is due when all units have settled.
 type wait struct {
-	call  *call
-	units []*unit
+	call   *call
+	units  []*unit
+	killed []string // those that did not end in their time
 }
 
 // ending is how the init ends, and what is to be told then.
@@ -164,11 +165,21 @@ func (s *supervisor) happen(u *unit, e event) {
 		}
 		unix.Kill(-u.pid, unix.SIGKILL)
 		u.group.Kill()
-		if s.ending != nil {
-			s.ending.killed = append(s.ending.killed, u.service.Name)
-		}
+		s.noteKilled(u)
 	case pause:
 		s.backOff(u)
+	}
+}
+
+// noteKilled has those told that a unit was killed who wait for its end.
+func (s *supervisor) noteKilled(u *unit) {
+	if s.ending != nil {
+		s.ending.killed = append(s.ending.killed, u.service.Name)
+	}
+	for i, w := range s.waits {
+		if slices.Contains(w.units, u) {
+			s.waits[i].killed = append(w.killed, u.service.Name)
+		}
 	}
 }
 
@@ -279,7 +290,7 @@ func (s *supervisor) settle() {
 	s.waits = slices.DeleteFunc(s.waits, func(w wait) bool {
 		due := !slices.ContainsFunc(w.units, func(u *unit) bool { return !s.settled(u) })
 		if due {
-			w.call.answer <- response{Error: s.refusals(w.units)}
+			w.call.answer <- response{Error: s.refusals(w.units), Killed: w.killed}
 		}
 		return due
 	})

@@ -363,6 +363,16 @@ func TestDisableKillsWhatDoesNotEnd(t *testing.T) {
 	add(t, s, "8", "polite", []string{"sleep", "100000"})
 	add(t, s, "8", "deaf", []string{"sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 100000; done"})
 	soon(t, func() error { return contains(s.MustVsrun(t, "logs", "8", "deaf"), "deaf") })
+	add(t, s, "8", "late", []string{"sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 100000; done"}, "--stop-timeout", "100ms", "--ready-output", "deaf")
+	for verb, done := range map[string]string{"restart": "restarted", "stop": "stopped"} {
+		if out := s.MustVsrun(t, "service", verb, "8", "late"); out != "vs8 service late "+done+", had to kill late\n" {
+			t.Errorf("it says %q", out)
+		}
+		if out := s.MustVsrun(t, "service", "start", "8", "late"); out != "vs8 service late started\n" {
+			t.Errorf("it says %q", out)
+		}
+	}
+	s.MustVsrun(t, "service", "rm", "8", "late")
 	began := time.Now()
 	out := s.MustVsrun(t, "disable", "8", "--timeout", "1s")
 	took := time.Since(began)

@@ -50,7 +50,7 @@ func TestRestartStorm(t *testing.T) {
 	before, used := status(), processorTime(t, c.Pid())
 	began := time.Now()
 	for range times {
-		if err := c.RestartService(t.Context(), "storm"); err != nil {
+		if _, err := c.Order(t.Context(), service.OrderRestart, "storm"); err != nil {
 			t.Fatal(err)
 		}
 	}

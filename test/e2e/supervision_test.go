@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/vsrun/vsrun/test/lab"
 )
 
 // A daemon that lives, listens and does not answer is found out and replaced.
@@ -117,6 +121,49 @@ func TestNobodyIsRefusedByNginx(t *testing.T) {
 	s.MustVsrun(t, "destroy", "8")
 	if leaks := s.Leaks(); leaks != "" {
 		t.Errorf("destroyed, it leaves\n%s", leaks)
+	}
+}
+
+// A session of a daemon that lives on when the daemon has ended is the service's, and
+// ends with it: its client sees the connection close.
+func TestSessionsEnd(t *testing.T) {
+	lab.Require(t, "vsftpd")
+	lab.NeedRoot(t, "vsftpd becomes another user")
+	s := newSite(t)
+	dir := s.Dir(t)
+	conf := filepath.Join(dir, "conf")
+	if err := os.WriteFile(conf, []byte("listen=YES\nbackground=NO\nanonymous_enable=YES\nanon_root="+dir+
+		"\nseccomp_sandbox=NO\nisolate=NO\nisolate_network=NO\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.MustVsrun(t, "create", "8", "--no-probe", "--port", "eth1", "--address", "192.0.2.8/24")
+	add(t, s, "8", "ftp", []string{"vsftpd", conf}, "--capability", "vsftpd", "--private", "/run/vsftpd/empty", "--ready-tcp", "21")
+	for _, order := range []string{"restart", "stop"} {
+		conn, err := s.client.Dial("tcp", "192.0.2.8:21")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := conn.Read(make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		before := s.service(t, "8", "ftp")
+		sessions := children(t, before.Pid)
+		if len(sessions) == 0 {
+			t.Fatal("there is no session")
+		}
+		if out := s.MustVsrun(t, "service", order, "8", "ftp"); strings.Contains(out, "kill") {
+			t.Errorf("it says %s", out)
+		}
+		if _, err := conn.Read(make([]byte, 1000)); errors.Is(err, os.ErrDeadlineExceeded) || err == nil {
+			t.Errorf("%s: the client sees %v", order, err)
+		}
+		for _, pid := range sessions {
+			if syscall.Kill(pid, 0) == nil {
+				t.Errorf("%s: a session lives on", order)
+			}
+		}
 	}
 }
 
