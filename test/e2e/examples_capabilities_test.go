@@ -95,7 +95,7 @@ type user struct {
 
 func (u *user) furnish(t *testing.T) {
 	t.Helper()
-	u.key = withKey(t, filepath.Join(u.dir, "key"), "ssh-ed25519 \n")
+	u.key = newKey(t, filepath.Join(u.dir, "key"))
 	for name, text := range map[string]string{
 		"small": "small", "password": "secret", "batch": "put " + filepath.Join(u.dir, "small") + " x\n",
 	} {
@@ -112,7 +112,7 @@ func (u *user) without(t *testing.T, id, file, preset, capability string) string
 	text := strings.NewReplacer(
 		"size: 10G", "size: 16M", "capabilities: ["+preset+"]", "capabilities: ["+strings.Join(rest, ", ")+"]",
 		", timeout: 2m", "", "ready: {", "ready: {timeout: 5s, ", otherHash, exampleHash, "alice:other", "alice:secret",
-		"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEEX alice\n", u.key,
+		exampleKey, u.key,
 	).Replace(exampleFor(t, file, id))
 	r := u.VsrunIn(text, "create", "--no-probe", "-f", "-")
 	said := r.String()

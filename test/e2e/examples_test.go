@@ -31,6 +31,9 @@ var pair = []string{"8", "9"}
 // secrets are alice's passwords.
 var secrets = map[string]string{"8": "secret", "9": "other"}
 
+// exampleKey is alice's, of nobody.
+const exampleKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEEX alice\n"
+
 // As openssl passwd -6 has them.
 const exampleHash = `$6$examples$Nj1cN13Tf2JvOeCuV3wwLXKftJo0EWCZ8lhohWgjgzjr22mFwTbVwo7dM4bENxL2WPqF/kAK/EqW.2z4eNICx1`
 const otherHash = `$6$examples$3SqeOp7AlUQgGb2uEOxAKrQB2pqL3uT2mkFWb6KhqlJXS7k9j1MKx1fnRwof4CnVZXDruCilH0pKL/QVBEYk21`
@@ -101,6 +104,15 @@ type clientCommand func(id, file string) lab.Result
 // different bytes. What it returns gets them again.
 func (tw *twins) trade(t *testing.T, put, get clientCommand) (again func(ids ...string)) {
 	t.Helper()
+	check := tw.fill(t, put)
+	again = func(ids ...string) { t.Helper(); check(get, ids...) }
+	again(pair...)
+	return again
+}
+
+// fill has the client put a file on each. What it returns gets them by another command.
+func (tw *twins) fill(t *testing.T, put clientCommand) (check func(get clientCommand, ids ...string)) {
+	t.Helper()
 	dir := t.TempDir()
 	sums := map[string][32]byte{}
 	for _, id := range pair {
@@ -113,7 +125,7 @@ func (tw *twins) trade(t *testing.T, put, get clientCommand) (again func(ids ...
 		}
 		tw.must(t, put(id, file))
 	}
-	again = func(ids ...string) {
+	return func(get clientCommand, ids ...string) {
 		t.Helper()
 		for _, id := range ids {
 			file := filepath.Join(dir, "got")
@@ -125,8 +137,6 @@ func (tw *twins) trade(t *testing.T, put, get clientCommand) (again func(ids ...
 			os.Remove(file)
 		}
 	}
-	again(pair...)
-	return again
 }
 
 // killed has 8's service killed: it comes back over what it has left, and 9's runs on.
