@@ -110,6 +110,9 @@ func (t *Tree) hold(name string) (*holder, error) {
 // each is the cgroup of what open opens in the hierarchies, nil of nothing.
 func (t *Tree) each(open func(path string) (*os.File, error)) *Group {
 	g := &Group{}
+	if t == nil {
+		return nil
+	}
 	for _, path := range t.paths {
 		if dir, err := open(path); err == nil {
 			g.dirs = append(g.dirs, dir)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/vsrun/vsrun/cgroup"
 	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/stats"
 )
@@ -15,11 +16,12 @@ import (
 // error.
 func (s *Store) Sources(netnsDir string) ([]stats.Source, error) {
 	list, err := s.List()
+	groups := cgroup.Find()
 	var sources []stats.Source
 	for _, vs := range list {
 		if !vs.Disabled {
 			place := plumbing.Place{Dir: netnsDir, Name: vs.Namespace()}
-			sources = append(sources, stats.Source{ID: vs.ID, Name: vs.Title(), Path: place.Path()})
+			sources = append(sources, stats.Source{ID: vs.ID, Name: vs.Title(), Path: place.Path(), Groups: groups})
 		}
 	}
 	return sources, err
@@ -61,6 +63,7 @@ func notEnabled(id int) error {
 
 func (r *Runtime) named(words []string) ([]stats.Source, error) {
 	var sources []stats.Source
+	groups := cgroup.Find()
 	for _, word := range words {
 		id, err := r.Store.Find(word)
 		if err != nil {
@@ -70,7 +73,7 @@ func (r *Runtime) named(words []string) ([]stats.Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		sources = append(sources, stats.Source{ID: id, Name: vs.Title(), Path: r.place(id).Path()})
+		sources = append(sources, stats.Source{ID: id, Name: vs.Title(), Path: r.place(id).Path(), Groups: groups})
 	}
 	return sources, nil
 }

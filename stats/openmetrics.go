@@ -27,6 +27,7 @@ func (f Format) ContentType() string {
 //
 //	vsrun_network_receive_bytes_total{vs="8",name="finance",device="eth0"} 12
 //	vsrun_netstat_Tcp_InSegs{vs="8",name="finance"} 34
+//	vsrun_service_memory_usage_bytes{vs="8",name="finance",service="web"} 56
 //
 // A virtual server may be in samples only once. The only errors are w's.
 func WriteMetrics(w io.Writer, samples []Sample, format Format) error {
@@ -37,6 +38,7 @@ func WriteMetrics(w io.Writer, samples []Sample, format Format) error {
 	}
 	m.devices(samples, labels)
 	m.netstat(samples, labels)
+	m.use(samples, labels)
 	if format == OpenMetrics {
 		m.WriteString("# EOF\n")
 	}

@@ -9,15 +9,17 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vsrun/vsrun/cgroup"
 	"github.com/vsrun/vsrun/nsutil"
 )
 
-// A Source is a virtual server to read, and the file that its network namespace
-// is published at.
+// A Source is a virtual server to read, the file that its network namespace is
+// published at, and where the host has its cgroups.
 type Source struct {
-	ID   int
-	Name string
-	Path string
+	ID     int
+	Name   string
+	Path   string
+	Groups *cgroup.Tree // nil: none
 }
 
 // Read reads the counters of a virtual server. Without its namespace the error
@@ -32,6 +34,7 @@ func Read(src Source) (Sample, error) {
 	if err := files.read(&sample); err != nil {
 		return Sample{}, fmt.Errorf("cannot read the counters of vs%d: %w", src.ID, err)
 	}
+	sample.account(src.Groups)
 	return sample, nil
 }
 

@@ -1,6 +1,10 @@
 package stats
 
-import "time"
+import (
+	"time"
+
+	"github.com/vsrun/vsrun/cgroup"
+)
 
 // A Sample is one reading of a virtual server's counters.
 type Sample struct {
@@ -19,6 +23,11 @@ type Sample struct {
 
 	// MIB has the protocols' counters, the loopback device's traffic included.
 	MIB MIB `json:"mib"`
+
+	// Use is what its processes use together, and Services what each service's do,
+	// by name; nil where there are no cgroups, and while nothing runs in it.
+	Use      *cgroup.Use         `json:"use,omitempty"`
+	Services []cgroup.ServiceUse `json:"services,omitempty"`
 }
 
 // An Interface is a network device of a virtual server and what it counted.

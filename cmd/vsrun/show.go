@@ -182,7 +182,7 @@ func (a *app) psCommand() *cobra.Command {
 				row(w, "SERVICE", "STATE", "PID", "RESTARTS", "SINCE", "MEMORY", "CPU", "TASKS", "HEALTH", "LAST")
 				for _, one := range s.Services {
 					u := one.Use
-					row(w, one.Name, one.State, dash(one.Pid), one.Restarts, ago(one.Since), bytesUsed(u.Memory), cpuUsed(u.CPU), tasksUsed(u.Tasks), one.Health, one.Last)
+					row(w, one.Name, one.State, dash(one.Pid), one.Restarts, ago(one.Since), bytesUsed(u.Memory), cpuUsed(u.CPU), counted(u.Tasks), one.Health, one.Last)
 				}
 			})
 		},
@@ -224,7 +224,7 @@ func cpuUsed(micros *int64) string {
 	return (time.Duration(*micros) * time.Microsecond).Round(time.Millisecond).String()
 }
 
-func tasksUsed(n *int64) string {
+func counted(n *int64) string {
 	if n == nil {
 		return ""
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsrun/vsrun/cgroup"
 	"github.com/vsrun/vsrun/runtime"
 	"github.com/vsrun/vsrun/stats"
 	"github.com/vsrun/vsrun/stats/ipmd"
@@ -21,8 +22,9 @@ func (a *app) statsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "stats [ID…]",
 		Short: "Show the counters of virtual servers",
-		Long: `Show what the interfaces of virtual servers have counted, and with -o json also
-the protocol counters (MIBs) of their namespaces. They are asked of ipmd where it
+		Long: `Show what the interfaces of virtual servers have counted, what their processes use,
+where the host has cgroups, and with -o json also the protocol counters (MIBs) of
+their namespaces. They are asked of ipmd where it
 runs, and read from the kernel otherwise.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := a.runtime()
@@ -80,5 +82,30 @@ func statsTable(w io.Writer, samples []stats.Sample) {
 			line(s, i.Name, i.Counters)
 		}
 		line(s, "total", s.Total)
+	}
+	useTable(w, samples)
+}
+
+// useTable is what the processes use, of those that have any.
+func useTable(w io.Writer, samples []stats.Sample) {
+	begun := false
+	for _, s := range samples {
+		if s.Use == nil {
+			continue
+		}
+		if !begun {
+			begun = true
+			fmt.Fprintln(w)
+			row(w, "ID", "NAME", "SERVICE", "MEMORY", "PEAK", "TASKS", "CPU", "USER", "SYSTEM", "THROTTLED", "READ", "WRITTEN", "READS", "WRITES", "OOM KILLS")
+		}
+		line := func(name string, u cgroup.Use) {
+			row(w, s.ID, s.Name, name, bytesUsed(u.Memory), bytesUsed(u.MemoryPeak), counted(u.Tasks),
+				cpuUsed(u.CPU), cpuUsed(u.CPUUser), cpuUsed(u.CPUSystem), cpuUsed(u.Throttled),
+				bytesUsed(u.ReadBytes), bytesUsed(u.WriteBytes), counted(u.ReadOps), counted(u.WriteOps), counted(u.OOMKills))
+		}
+		for _, one := range s.Services {
+			line(one.Name, one.Use)
+		}
+		line("total", *s.Use)
 	}
 }

@@ -85,7 +85,7 @@ func (c *Client) Exec(ctx context.Context, argv, env []string, stdin, stdout, st
 
 // execCgroup is where commands count as what the virtual server uses.
 func execCgroup(id int) (*cgroup.Group, error) {
-	all := cgroup.Find().Open(groupName(id))
+	all := cgroup.Find().Open(cgroup.Name(id))
 	defer all.Close()
 	return all.Child(execGroup)
 }

@@ -63,7 +63,7 @@ func (r Resources) apply(g *cgroup.Group) error {
 // Limit sets what all processes of a virtual server together may use, those that
 // run included. It has no cgroup as long as nothing was started in it.
 func Limit(id int, r Resources) error {
-	g := cgroup.Find().Open(groupName(id))
+	g := cgroup.Find().Open(cgroup.Name(id))
 	defer g.Close()
 	return r.apply(g)
 }

@@ -111,7 +111,7 @@ func launchInit(ns *nsutil.Namespace, program string, b boot, volumes []*os.File
 	}
 	defer configR.Close()
 	defer configW.Close()
-	group, err := cgroup.Find().Make(groupName(b.Config.ID))
+	group, err := cgroup.Find().Make(cgroup.Name(b.Config.ID))
 	if err != nil {
 		return nil, nil, err
 	}

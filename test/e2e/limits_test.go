@@ -107,6 +107,54 @@ func TestCPULimit(t *testing.T) {
 	unharmed()
 }
 
+// What is used is told by stats, with ipmd and without, and as metrics.
+func TestStatsOfServices(t *testing.T) {
+	lab.Require(t, "controller:memory", "controller:pids", "controller:cpu")
+	s := &site{Host: bareHost(t)}
+	s.MustVsrun(t, "create", "8", "--name", "finance")
+	s.MustVsrun(t, "create", "9")
+	add(t, s, "8", "calm", []string{"sleep", "100000"})
+	add(t, s, "8", "glutton", glutton, "--memory", "16M")
+	soon(t, func() error {
+		if now := s.service(t, "8", "glutton"); now.Restarts < 2 {
+			return fmt.Errorf("%+v", now)
+		}
+		return nil
+	})
+	s.MustVsrun(t, "service", "stop", "8", "glutton")
+	check := func(with string) {
+		t.Helper()
+		all := readStats(t, s.Host)
+		of := all[0]
+		if all[1].Use != nil || all[1].Services != nil || of.Use == nil || len(of.Services) != 1 || of.Services[0].Name != "calm" {
+			t.Fatalf("%s: %+v", with, all)
+		}
+		calm := of.Services[0].Use
+		if *calm.Tasks != 1 || calm.Memory == nil || calm.MemoryPeak == nil || *calm.CPU < *calm.CPUUser ||
+			*of.Use.Tasks < 2 || *of.Use.CPU <= *calm.CPU || *of.Use.MemoryPeak < 15<<20 {
+			t.Errorf("%s: %+v and of all %+v", with, calm, of.Use)
+		}
+		if kills := of.Use.OOMKills; kills != nil && *kills < 2 { // v1 has no number of all
+			t.Errorf("%s: %d were killed", with, *kills)
+		}
+		if table := s.MustVsrun(t, "stats", "8"); !strings.Contains(table, "\n\nID  NAME     SERVICE ") || !strings.Contains(table, "finance  calm ") {
+			t.Errorf("%s:\n%s", with, table)
+		}
+	}
+	check("direct")
+	startIPMD(t, s.Host)
+	check("through ipmd")
+	text := curlIPMD(t, s.Host, "/metrics")
+	families, err := parseMetrics(text)
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	f := families["vsrun_service_tasks"].GetMetric()
+	if len(f) != 1 || f[0].GetGauge().GetValue() != 1 || label(f[0], "service") != "calm" || families["vsrun_cpu_usage_seconds_total"] == nil {
+		t.Errorf("%s", text)
+	}
+}
+
 // limitOf is what the kernel has in a file of a virtual server's cgroup, v2 or v1.
 func limitOf(t *testing.T, id, file string) string {
 	t.Helper()

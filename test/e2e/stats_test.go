@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"github.com/vsrun/vsrun/cgroup"
 	"github.com/vsrun/vsrun/test/lab"
 )
 
@@ -33,6 +34,9 @@ type sample struct {
 	}
 	Total counters
 	MIB   map[string]map[string]int64
+
+	Use      *cgroup.Use
+	Services []cgroup.ServiceUse
 }
 
 type counters struct {
@@ -312,11 +316,15 @@ func held(t *testing.T, pid int) []string {
 	return list
 }
 
+func parseMetrics(text string) (map[string]*dto.MetricFamily, error) {
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	return parser.TextToMetricFamilies(strings.NewReader(text))
+}
+
 // checkMetrics reads metrics as Prometheus does.
 func checkMetrics(t *testing.T, text string, ids ...string) {
 	t.Helper()
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	families, err := parseMetrics(text)
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, text)
 	}

@@ -1,0 +1,54 @@
+package cgroup
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Name is the cgroup of a virtual server, by its number.
+func Name(id int) string { return fmt.Sprintf("vs%d", id) }
+
+const ofService = ".service" // no file of the kernel's has that ending
+
+// ServiceName is the cgroup of a service below its virtual server's, the nth. No
+// service's name holds an '@'.
+func ServiceName(service string, n int) string {
+	if n == 0 {
+		return service + ofService
+	}
+	return fmt.Sprintf("%s@%d%s", service, n, ofService)
+}
+
+// A ServiceUse is what a service uses, since it was started.
+type ServiceUse struct {
+	Name string `json:"name"`
+	Use
+}
+
+// Services reads what the services of a virtual server use, by their names. Of one
+// with several cgroups the last counts: in the others is what was killed, and has
+// not ended yet.
+func (g *Group) Services() []ServiceUse {
+	var all []ServiceUse
+	latest := map[string]int{}
+	for group, use := range g.Below() {
+		name, ok := strings.CutSuffix(group, ofService)
+		if !ok {
+			continue
+		}
+		name, number, _ := strings.Cut(name, "@")
+		n, _ := strconv.Atoi(number)
+		if had, twice := latest[name]; twice {
+			if had > n {
+				continue
+			}
+			all = slices.DeleteFunc(all, func(s ServiceUse) bool { return s.Name == name })
+		}
+		latest[name] = n
+		all = append(all, ServiceUse{name, use})
+	}
+	slices.SortFunc(all, func(a, b ServiceUse) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
