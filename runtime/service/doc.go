@@ -7,8 +7,8 @@
 // [Status] and a unix socket.
 //
 // A virtual server sees the host's files, but has /run, /tmp, /var/tmp and
-// /dev (save for what [Config] shares), its names and its services' private
-// directories for itself.
+// /dev (save for what [Config] shares), its names, the files that it was given
+// and its services' private directories for itself.
 //
 // It does not make or configure the network namespace (packages nsutil and
 // plumbing do), keeps no desired state on disk (package runtime does, and hands

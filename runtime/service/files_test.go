@@ -78,6 +78,41 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// A service that runs sees a file that is laid later, and what it was again when that
+// is taken away, for all that it has a mount namespace of its own.
+func TestFilesReachServices(t *testing.T) {
+	const path = "/etc/late.conf"
+	write(t, path, hostsText)
+	defer os.Remove(path)
+	for _, readOnly := range []bool{false, true} {
+		v := up(t)
+		s := sh("reader", "trap 'head -1 "+path+"' HUP; echo up; while :; do sleep 1000 & wait $!; done")
+		s.Reload, s.ReadOnly = Reload{Signal: "HUP"}, readOnly
+		if err := v.Set(t.Context(), []Service{s}); err != nil {
+			t.Fatal(err)
+		}
+		said := "up\n"
+		waitForLog(v, "reader", said)
+		for _, step := range []struct {
+			files []File
+			want  string
+		}{
+			{[]File{{Path: path, Content: "one\n"}}, "one\n"},
+			{[]File{{Path: path, Content: "two\n"}}, "two\n"},
+			{nil, hostsText[:strings.Index(hostsText, "\n")+1]},
+		} {
+			if err := v.Lay(t.Context(), step.files); err != nil {
+				t.Fatal(err)
+			}
+			if err := v.ReloadService(t.Context(), "reader"); err != nil {
+				t.Fatal(err)
+			}
+			said += step.want
+			waitForLog(v, "reader", said)
+		}
+	}
+}
+
 func TestFilesThatCannotBeLaid(t *testing.T) {
 	v := up(t)
 	if err := os.Symlink("/etc/hostname", "/etc/alias"); err != nil {
