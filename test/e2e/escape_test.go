@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vsrun/vsrun/test/lab"
 )
@@ -29,6 +31,7 @@ func TestEscapes(t *testing.T) {
 	listenAbstract(t, nil, "@vsrun-test-host")
 	listenAbstract(t, s.In("vs9"), "@vsrun-test-other")
 	s.Start(t, append([]string{filepath.Join(lab.Programs(t), "vsrun"), "exec", "8", "--"}, strings.Fields(visitorCommand)...)...)
+	capture := s.client.Capture(t)
 	targets := []string{
 		s.StateDir + "/vs9.json", s.StateDir + "/vs9/log/other.log", s.StateDir + "/vs9/private", s.StateDir + "/vs8/log",
 		s.RunDir + "/vs8/init.sock", s.RunDir + "/vs9/init.sock", "/run/other", "/run/lab",
@@ -57,6 +60,9 @@ func TestEscapes(t *testing.T) {
 				}
 				return nil
 			})
+			if frames := capture.Frames(spoofed); tt.name != "unfiltered" && len(frames) > 0 {
+				t.Errorf("on the wire there is %v", frames)
+			}
 			said := s.MustVsrun(t, "logs", "8", tt.name)
 			for _, e := range attempts {
 				_, why, tried := strings.Cut("\n"+said, "\n"+e.name+"\t")
@@ -74,11 +80,19 @@ func TestEscapes(t *testing.T) {
 			}
 		})
 	}
+	if frames := capture.Await(1, 5*time.Second, spoofed); len(frames) == 0 {
+		t.Error("without the filter nothing is sent from another address: does this test see it?")
+	}
 	for _, id := range []string{"8", "9"} {
 		if err := reach(s.client, "192.0.2."+id); err != nil {
 			t.Error(err)
 		}
 	}
+}
+
+// spoofed holds for frames from an address that no virtual server here has.
+func spoofed(f lab.Frame) bool {
+	return bytes.Contains(f.Payload, []byte("spoofed"))
 }
 
 // copyProgram copies the test binary to where virtual servers see it.
