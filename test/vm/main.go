@@ -54,7 +54,7 @@ func run() (int, error) {
 	flag.BoolVar(&o.system, "systemd", false, "boot systemd, and run the program as a unit of it")
 	flag.IntVar(&o.boots, "boots", 1, "with -systemd: boot so many `times` and run the program each time, on the same disk; VSRUN_VM_BOOT counts")
 	flag.Parse()
-	if !o.build && !o.shell && flag.NArg() == 0 || o.boots > 1 && !o.system {
+	if !o.build && !o.shell && flag.NArg() == 0 || o.boots < 1 || o.boots > 1 && !o.system {
 		flag.Usage()
 		return 2, nil
 	}
