@@ -23,9 +23,11 @@ const (
 func scopeOf(name string) string { return "vsrun-" + name + ".scope" }
 
 // systemd tells whether it manages the hierarchy: it has booted this system
-// (sd_booted(3)), and its own process has a cgroup there.
+// (sd_booted(3)), and its own process has a cgroup there. In those of v1 it minds its own
+// units alone, and may have nothing but a controller.
 func systemd(hierarchy string) bool {
-	return exists("/run/systemd/system") && exists(filepath.Join(hierarchy, "init.scope"))
+	return exists("/run/systemd/system") && exists(filepath.Join(hierarchy, "init.scope")) &&
+		isOn(hierarchy, unix.CGROUP2_SUPER_MAGIC)
 }
 
 func exists(path string) bool {
