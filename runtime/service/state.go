@@ -136,7 +136,7 @@ func transition(s State, e event, r Restart) (State, action) {
 		switch e {
 		case stop:
 			return Stopping, nothing
-		case restart, change:
+		case start, restart, change:
 			return Restarting, nothing
 		case succeeded, broke, refused:
 			return ended(broke, r)

@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/vsrun/vsrun/runtime/service"
+	"github.com/vsrun/vsrun/test/lab"
 )
 
 // A service that dies at once, a thousand times, leaving a process each time, costs
 // its init nothing that stays: no descriptor, thread, process, cgroup or memory.
 func TestRestartStorm(t *testing.T) {
+	lab.Require(t, "cgroup2") // without, what a service leaves in a session of its own lives on
 	const times = 1000
 	s := &site{Host: bareHost(t)}
 	s.MustVsrun(t, "create", "8")
