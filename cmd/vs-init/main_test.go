@@ -156,10 +156,18 @@ func measure(program string) error {
 func work(c *service.Client) error {
 	var list []service.Service
 	for i := range 9 {
-		list = append(list, service.Service{Name: "s" + strconv.Itoa(i), Command: []string{"sleep", "1000"}})
+		list = append(list, service.Service{
+			Name: "s" + strconv.Itoa(i), Command: []string{"sleep", "1000"},
+			Sockets: []service.Socket{{Stream: "@s" + strconv.Itoa(i)}},
+		})
 	}
 	for i := range 20 {
 		list[i%9].Command[1] = strconv.Itoa(2000 + i)
+		interval := 5 * time.Millisecond // all are checked all the time, and in the end seldom
+		if i > 10 {
+			interval = time.Minute
+		}
+		list[i%9].Health = service.Health{Command: []string{"true"}, Interval: service.Duration(interval)}
 		if err := c.Set(ctx, list); err != nil {
 			return err
 		}
