@@ -119,6 +119,26 @@ func TestUnits(t *testing.T) {
 	expect(t, "8\n9", asked)
 }
 
+// A port that comes late finds the virtual servers on it waiting, and keeps no other.
+func TestLatePort(t *testing.T) {
+	host(t)
+	const port = `ip link add eth2 up type veth peer name wire2 netns client`
+	sh(t, port+`
+		vsrun create 13 --port eth2 --no-probe --address 198.51.100.13/24
+		ip link del eth2
+		mkdir -p /run/systemd/system/vsrun.service.d
+		printf '[Service]\nRestartSec=1s\n' >/run/systemd/system/vsrun.service.d/soon.conf
+		systemctl daemon-reload`)
+	expect(t, "failed to start, activating", `systemctl restart vsrun 2>/dev/null || echo "failed to start, $(systemctl is-active vsrun)"`)
+	sh(t, port+`
+		until systemctl is-active --quiet vsrun; do sleep 0.2; done
+		ip -n vs13 -o address show dev eth0 | grep 198.51.100.13
+		vsrun destroy 13
+		rm -r /run/systemd/system/vsrun.service.d
+		systemctl daemon-reload`)
+	expect(t, "", `systemctl --failed --plain --no-legend`)
+}
+
 // systemd is asked for the cgroups, and finds nothing in its tree that it does not know.
 func TestScope(t *testing.T) {
 	host(t)

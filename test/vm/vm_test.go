@@ -219,20 +219,6 @@ func TestKernelComplains(t *testing.T) {
 	}
 }
 
-// What is on the disk after systemd has switched off is there at the next boot.
-func TestSystemd(t *testing.T) {
-	t.Parallel()
-	const script = `
-		systemctl is-system-running --wait >/dev/null
-		echo "boot $VSRUN_VM_BOOT: $(cat /proc/1/comm), $(cat /kept 2>&1), $(systemctl is-system-running), $(systemctl --failed --plain --no-legend)"
-		echo kept >/kept`
-	status, stdout, stderr := outcome(t, vm(t, "-systemd", "-boots=2", "sh", "-c", script))
-	want := "boot 1: systemd, cat: /kept: No such file or directory, running, \nboot 2: systemd, kept, running, \n"
-	if status != 0 || stdout != want {
-		t.Errorf("exit status %d\nstdout: %s\nstderr: %s", status, stdout, stderr)
-	}
-}
-
 func TestTimeLimit(t *testing.T) {
 	t.Parallel()
 	status, stdout, stderr := outcome(t, play(t, "hang", "-time=10s"))
