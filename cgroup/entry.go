@@ -3,6 +3,7 @@ package cgroup
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -99,6 +100,9 @@ func Inherit(fd, n int) *Group {
 	}
 	return g
 }
+
+// HasV2 reports whether it is one of v2 too.
+func (g *Group) HasV2() bool { return slices.ContainsFunc(g.in(), isV2) }
 
 func isV2(d *os.File) bool {
 	var st unix.Statfs_t

@@ -138,6 +138,54 @@ func TestMakeAnew(t *testing.T) {
 	}
 }
 
+// Where only v1 is shown, nobody is born there, and nothing kills all at once.
+func TestWithoutV2(t *testing.T) {
+	lab.Require(t, "cgroup2")
+	lab.New(t)
+	tree := Find()
+	if tree.paths = tree.paths[1:]; len(tree.paths) == 0 {
+		t.Skip("SKIP: cgroups of v1: this machine has none")
+	}
+	all, err := tree.Make("vs8")
+	if err != nil || all.HasV2() {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	defer all.Close()
+	one, err := all.Child("one.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.Close()
+	cmds := []*exec.Cmd{run(t, one, "sleep", "1000"), run(t, one, "sleep", "1000")}
+	if n := len(all.processes()); n != 2 {
+		t.Errorf("%d processes are in it", n)
+	}
+	for _, cmd := range cmds {
+		go cmd.Wait()
+	}
+	if err := tree.Remove("vs8"); err != nil {
+		t.Error(err)
+	}
+	if tree.Open("vs8") != nil {
+		t.Error("it is still there")
+	}
+}
+
+// v1 refuses that, v2 does not: nobody gets more than the whole.
+func TestPartOfALimit(t *testing.T) {
+	lab.Require(t, "controller:cpu")
+	all, one := made(t)
+	if err := all.Limit(Limits{CPU: 50}); err != nil {
+		t.Fatal(err)
+	}
+	if err := one.Limit(Limits{CPU: 100}); err != nil && !strings.Contains(err.Error(), "cannot limit cpu: invalid argument: in cgroups v1 no part") {
+		t.Error(err)
+	}
+	if err := one.Limit(Limits{CPU: 20}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFigures(t *testing.T) {
 	lab.Require(t, "controller:memory", "controller:pids", "controller:cpu")
 	all, one := made(t)

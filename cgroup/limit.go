@@ -7,6 +7,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Limits are what the processes of a cgroup may use together. Zero is no limit.
@@ -85,7 +87,7 @@ func (g *Group) turn(k knob) error {
 		for _, s := range settings {
 			err := g.write(s.file, s.value)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
+				return explain(err)
 			}
 			missing = missing && err != nil
 		}
@@ -97,6 +99,17 @@ func (g *Group) turn(k knob) error {
 		return nil
 	}
 	return fmt.Errorf("this host's cgroups have no controller for it: %w", fs.ErrNotExist)
+}
+
+// explain says why v1 refuses what v2 would take.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("%w: in cgroups v1 no part may have more than the whole", err)
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("%w: more is in use", err)
+	}
+	return err
 }
 
 // The files of v1 that limit a block device, in the order of IO's fields.

@@ -3,7 +3,6 @@ package cgroup
 import (
 	"bytes"
 	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -167,17 +166,32 @@ func (f countFile) parse(u *Use, text []byte) {
 	}
 }
 
-// sum adds up the numbers that follow a word; the empty word is before the first.
+// sum adds up the numbers that follow a word; the empty word is before the first. It
+// makes no strings.
 func sum(text []byte, word string) (total int64, found bool) {
 	matches := word == ""
-	for token := range bytes.FieldsFuncSeq(text, func(r rune) bool { return r == ' ' || r == '=' || r == '\n' }) {
-		if matches {
-			n, err := strconv.ParseInt(string(token), 10, 64)
-			total, found = total+n, found || err == nil
+	for len(text) > 0 {
+		end := bytes.IndexAny(text, " =\n")
+		if end < 0 {
+			end = len(text)
 		}
-		matches = string(token) == word
+		if n, ok := number(text[:end]); matches && ok {
+			total, found = total+n, true
+		}
+		matches = string(text[:end]) == word && end > 0
+		text = text[min(end+1, len(text)):]
 	}
 	return total, found
+}
+
+func number(digits []byte) (n int64, ok bool) {
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = 10*n + int64(c-'0')
+	}
+	return n, len(digits) > 0
 }
 
 // Starved reports whether the kernel has killed a process in there for want of

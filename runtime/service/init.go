@@ -64,7 +64,9 @@ func runInit() error {
 	s, err := prepare(b)
 	if err == nil {
 		s.group = group
-		err = showCgroup(group != nil)
+		if group.HasV2() {
+			err = showCgroup()
+		}
 	}
 	if err == nil {
 		err = s.appear(b, answer)

@@ -52,12 +52,9 @@ func hideCgroups() {
 
 // showCgroup shows the virtual server its own cgroups (v2) in the standard place,
 // which is the root of this cgroup namespace, and not to be written.
-func showCgroup(parted bool) error {
-	if !parted {
-		return nil
-	}
+func showCgroup() error {
 	err := mountFresh("cgroup2", "/sys/fs/cgroup", unix.MOUNT_ATTR_RDONLY)
-	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) { // a kernel without v2, or an empty /sys
+	if errors.Is(err, unix.ENOENT) { // an empty /sys
 		return nil
 	}
 	return err
