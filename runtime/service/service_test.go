@@ -3,6 +3,7 @@ package service
 import (
 	"encoding/json"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -143,5 +144,42 @@ func TestResolvConf(t *testing.T) {
 	want := "# made by vsrun\nsearch a.test b.test\nnameserver 192.0.2.53\nnameserver 2001:db8::1\n"
 	if got := dns.resolvConf(); got != want {
 		t.Errorf("%q", got)
+	}
+}
+
+// A field that Equal forgets would never be changed in a service that runs.
+func TestEqualLooksAtEveryField(t *testing.T) {
+	var s Service
+	var try func(name string, v reflect.Value)
+	try = func(name string, v reflect.Value) {
+		if v.Kind() == reflect.Struct {
+			for i := range v.NumField() {
+				try(name+"."+v.Type().Field(i).Name, v.Field(i))
+			}
+			return
+		}
+		switch v.Kind() {
+		case reflect.Slice:
+			v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		case reflect.Map:
+			v.Set(reflect.MakeMap(v.Type()))
+			v.SetMapIndex(reflect.Zero(v.Type().Key()), reflect.Zero(v.Type().Elem()))
+		case reflect.String:
+			v.SetString("x")
+		case reflect.Bool:
+			v.SetBool(true)
+		case reflect.Uint8:
+			v.SetUint(1)
+		default:
+			v.SetInt(1)
+		}
+		if s.Equal(Service{}) {
+			t.Errorf("%s makes no difference", name)
+		}
+		v.SetZero()
+	}
+	try("Service", reflect.ValueOf(&s).Elem())
+	if !s.Equal(Service{}) {
+		t.Error("two of the same differ")
 	}
 }
