@@ -57,11 +57,20 @@ func (t tree) place() error {
 
 var readOnlyMount = unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 
-// shut makes what is at a path read-only, all that is mounted below included. What
-// is not there, or leads elsewhere, needs no shutting.
+// shutWhereItIs makes a directory of the host's read-only, wherever a symlink has it.
+func shutWhereItIs(path string) error {
+	target, err := resolve(path)
+	if err != nil {
+		return err
+	}
+	return shut(target)
+}
+
+// shut makes what is at a path read-only, all that is mounted below included. What is
+// not there needs no shutting.
 func shut(path string) error {
 	t, err := copyTree(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
@@ -97,7 +106,7 @@ func (o order) fence() error {
 	if o.Settings.ReadOnly {
 		err = unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &readOnlyMount)
 	} else {
-		err = each(system, shut)
+		err = each(system, shutWhereItIs)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot make the files read-only: %w", err)
