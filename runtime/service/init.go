@@ -152,6 +152,9 @@ func prepare(b boot) (*supervisor, error) {
 	c := b.Config
 	unix.Umask(0o022)
 	setOOMScore(initOOMScore) // refused to an ordinary user
+	if err := takeNoSignals(); err != nil {
+		return nil, err
+	}
 	if err := hold(c.LogDir); err != nil {
 		log.Printf("%v: without its socket, this init cannot be found", err)
 	}
@@ -183,6 +186,21 @@ func prepare(b boot) (*supervisor, error) {
 		return nil, err
 	}
 	return s, watchMounts(s.shifts)
+}
+
+// nobodys is a user's number that nobody has (https://systemd.io/UIDS-GIDS).
+const nobodys = 2_000_000_118
+
+// takeNoSignals keeps services that run as root from ending this init by a signal: who
+// sends one without CAP_KILL must have its real or its saved user (kill(2)). Its
+// effective one, with all powers, is root's as before. A user namespace may not know
+// another user.
+func takeNoSignals() error {
+	err := unix.Setresuid(nobodys, -1, nobodys)
+	if err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("cannot part from the services' user: %w", err)
+	}
+	return nil
 }
 
 // catchSignals has all signals caught: PID 1 that dies takes everything along,

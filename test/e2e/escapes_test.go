@@ -95,6 +95,7 @@ var attempts = []attempt{
 	{"reach an abstract socket of another's", namespace, func() error { return dial("@vsrun-test-other") }},
 
 	{"see another's process", namespace, func() error { return exists(fmt.Sprintf("/proc/%d", process(otherCommand))) }},
+	{"signal the init", capability, func() error { return unix.Kill(1, 0) }},
 	{"trace the init", capability, func() error { return unix.PtraceAttach(1) }},
 	{"read the init's memory", capability, func() error { return readMemory(1) }},
 	{"see with the init's eyes", capability, func() error { return exists("/proc/1/root/etc") }},
