@@ -70,9 +70,9 @@ func (s *supervisor) look(t tick) {
 	if t.n != u.round {
 		return
 	}
-	port, command, within := u.launched.Ready.TCP, u.launched.Ready.Command, checkWithin
+	r, h := u.launched.Ready, u.launched.Health
+	port, command, within := r.TCP, r.Command, min(r.Timeout.or(startWithin)/3, checkWithin)
 	if u.state == Running {
-		h := u.launched.Health
 		port, command, within = h.TCP, h.Command, h.Timeout.or(checkWithin)
 	}
 	seen := func(err error) {

@@ -92,6 +92,22 @@ func TestHealthCannotBeTold(t *testing.T) {
 	eventually(t, "no check is left", func() bool { return len(processes("sleep 3200")) == 0 })
 }
 
+// A command that hangs once, asked whether a service is ready, is asked again.
+func TestReadyCommandHangs(t *testing.T) {
+	v := plan(t)
+	once := filepath.Join(v.dir, "once")
+	v.begin()
+	s := sh("a", "exec sleep 100000")
+	s.Ready = Ready{Command: []string{"sh", "-c", "[ -e " + once + " ] || { touch " + once + "; sleep 32009 & exec sleep 32010; }"}, Timeout: Duration(3 * time.Second)}
+	if err := v.Set(t.Context(), []Service{s}); err != nil {
+		t.Fatal(err)
+	}
+	if now := v.unit("a"); now.State != Running || now.Restarts != 0 {
+		t.Errorf("%+v", now)
+	}
+	eventually(t, "nothing hangs", func() bool { return len(processes("sleep 3200"))+len(processes("sleep 3201")) == 0 })
+}
+
 // A check that is under way ends with what it checks, whatever ends that.
 func TestChecksEnd(t *testing.T) {
 	v := plan(t)

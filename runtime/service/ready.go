@@ -22,7 +22,7 @@ type Ready struct {
 	// Notify is that the service says so itself (sd_notify(3), READY=1).
 	Notify bool `json:"notify,omitempty" yaml:"notify,omitempty"`
 	// Command ends with status 0. It is run as the service is, again and again,
-	// for 10 s at most.
+	// each time for 10 s or a third of Timeout at most.
 	Command []string `json:"command,omitempty" yaml:"command,omitempty"`
 	// Output is a text in a line that it writes, its first 4 KiB.
 	Output string `json:"output,omitempty" yaml:"output,omitempty"`
