@@ -97,6 +97,7 @@ func (s *supervisor) set(c *call) {
 		if u == nil {
 			u = &unit{service: service, since: time.Now()}
 		}
+		u.limit(service)
 		if e, ok := news(u, service, had); ok {
 			u.service = service
 			u.forgive()
@@ -114,6 +115,16 @@ func (s *supervisor) set(c *call) {
 	}
 	s.units = units
 	s.waits = append(s.waits, wait{call: c, units: touched})
+}
+
+// limit gives a service that runs other limits when nothing else of it has changed.
+// Limits that are refused are left to its restart, which tells why.
+func (u *unit) limit(wanted Service) {
+	same := u.service
+	same.Resources = wanted.Resources
+	if u.group != nil && same.Equal(wanted) && wanted.Resources.apply(u.group) == nil {
+		u.service.Resources, u.launched.Resources = wanted.Resources, wanted.Resources
+	}
 }
 
 // news is what a set means for a service that it names, false when nothing. One

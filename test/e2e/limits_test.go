@@ -171,9 +171,9 @@ func limitOf(t *testing.T, id, file string) string {
 	return ""
 }
 
-// Limits of the whole are changed without anybody being restarted.
-func TestLimitsOfAllChange(t *testing.T) {
-	lab.Require(t, "controller:pids")
+// Limits are changed without anybody being restarted.
+func TestLimitsChange(t *testing.T) {
+	lab.Require(t, "controller:pids", "controller:memory")
 	s := &site{Host: bareHost(t)}
 	s.MustVsrun(t, "create", "8", "--tasks", "100")
 	add(t, s, "8", "calm", []string{"sleep", "100000"})
@@ -181,13 +181,21 @@ func TestLimitsOfAllChange(t *testing.T) {
 	if got := limitOf(t, "8", "pids.max"); got != "100" {
 		t.Errorf("the limit is %s", got)
 	}
-	for _, c := range []struct{ limits, want string }{{"resources: {tasks: 50}", "50"}, {"", "max"}} {
-		document := "id: 8\nservices: [{name: calm, command: [sleep, \"100000\"]}]\n" + c.limits
+	for _, c := range []struct{ limits, ofOne, want, wantOfOne string }{
+		{"resources: {tasks: 50}", "tasks: 7", "50", "7"}, {"", "memory: 50M", "max", "max"},
+	} {
+		document := "id: 8\nservices: [{name: calm, command: [sleep, \"100000\"], resources: {" + c.ofOne + "}}]\n" + c.limits
 		if r := s.VsrunIn(document, "apply", "-f", "-"); r.Code != 0 {
 			t.Fatal(r)
 		}
 		if got := limitOf(t, "8", "pids.max"); got != c.want {
 			t.Errorf("after %q the limit is %s", c.limits, got)
+		}
+		if got := limitOf(t, "8", "calm.service/pids.max"); got != c.wantOfOne {
+			t.Errorf("after %q that of the service is %s", c.ofOne, got)
+		}
+		if r := s.Vsrun("diff", "8"); r.Code != 0 {
+			t.Error(r)
 		}
 	}
 	if now := s.service(t, "8", "calm"); now.Pid != before.Pid {
