@@ -210,6 +210,9 @@ func TestVolumeRefusals(t *testing.T) {
 		"twice":     {"id: 8\nvolumes: [{path: /srv, size: 1M}, {path: /srv, size: 1M}]", `path "/srv" is there twice`},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name == "no device" {
+				lab.NeedRoot(t, "nobody else may mount a device")
+			}
 			r := s.VsrunIn(c.document, "create", "-f", "-")
 			if r.Code == 0 || !strings.Contains(r.Stderr, c.want) {
 				t.Error(r)
