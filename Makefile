@@ -13,7 +13,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PROGRAMS := vsrun ipmd vs-init
-UNITS := $(notdir $(wildcard systemd/*.service))
+UNITS := $(wildcard cmd/*/*.service)
 BIN := $(CURDIR)/bin
 CACHE := $(CURDIR)/.cache
 TOOL := $(GO) tool -modfile=tools/go.mod
@@ -101,11 +101,11 @@ install: build ## the programs and systemd's units: PREFIX=/usr/local UNITDIR=PR
 	@install -d '$(DESTDIR)$(PREFIX)/sbin' '$(DESTDIR)$(UNITDIR)'
 	@install $(PROGRAMS:%=bin/%) '$(DESTDIR)$(PREFIX)/sbin'
 	@for unit in $(UNITS); do \
-		sed 's,/usr/local/sbin,$(PREFIX)/sbin,' systemd/$$unit >'$(DESTDIR)$(UNITDIR)'/$$unit; done
+		sed 's,/usr/local/sbin,$(PREFIX)/sbin,' $$unit >'$(DESTDIR)$(UNITDIR)'/$${unit##*/}; done
 	@echo "installed below $(DESTDIR)$(PREFIX); at boot: systemctl enable vsrun ipmd"
 
 uninstall: ## what install has put there; virtual servers stay as they are
-	@rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/sbin/%') $(UNITS:%='$(DESTDIR)$(UNITDIR)/%')
+	@rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/sbin/%') $(patsubst %,'$(DESTDIR)$(UNITDIR)/%',$(notdir $(UNITS)))
 
 bench: build ## what creating, destroying and counting cost
 	@test/install base

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/vsrun/vsrun/cgroup"
 	"github.com/vsrun/vsrun/nsutil"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime/service"
 )

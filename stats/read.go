@@ -9,8 +9,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/vsrun/vsrun/cgroup"
 	"github.com/vsrun/vsrun/nsutil"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 )
 
 // A Source is a virtual server to read, the file that its network namespace is

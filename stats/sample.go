@@ -3,7 +3,7 @@ package stats
 import (
 	"time"
 
-	"github.com/vsrun/vsrun/cgroup"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 )
 
 // A Sample is one reading of a virtual server's counters.

@@ -3,7 +3,7 @@ package stats
 import (
 	"strconv"
 
-	"github.com/vsrun/vsrun/cgroup"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 )
 
 // account reads what the virtual server and its services use, if it has a cgroup:

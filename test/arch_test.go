@@ -21,16 +21,16 @@ const module = "github.com/vsrun/vsrun"
 // allowed are the rooms that the product has, and what of ours each may import.
 // Nothing points back up.
 var allowed = map[string][]string{
-	"cmd/vsrun":       {"cgroup", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
+	"cmd/vsrun":       {"nsutil/cgroup", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
 	"cmd/ipmd":        {"runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
 	"cmd/vs-init":     {"runtime/service"},
-	"runtime":         {"cgroup", "runtime/service", "runtime/volume", "plumbing", "nsutil", "stats", "stats/ipmd"},
-	"runtime/service": {"cgroup", "nsutil"},
+	"runtime":         {"nsutil/cgroup", "runtime/service", "runtime/volume", "plumbing", "nsutil", "stats", "stats/ipmd"},
+	"runtime/service": {"nsutil/cgroup", "nsutil"},
 	"runtime/volume":  {"runtime/service"},
 	"plumbing":        {"nsutil"},
-	"stats":           {"cgroup", "nsutil"},
+	"stats":           {"nsutil/cgroup", "nsutil"},
 	"stats/ipmd":      {"stats", "nsutil"},
-	"cgroup":          {"nsutil"},
+	"nsutil/cgroup":   {"nsutil"},
 	"nsutil":          {},
 	"examples":        {},
 }

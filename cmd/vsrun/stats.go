@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vsrun/vsrun/cgroup"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 	"github.com/vsrun/vsrun/runtime"
 	"github.com/vsrun/vsrun/stats"
 	"github.com/vsrun/vsrun/stats/ipmd"

@@ -1,6 +1,6 @@
 package service
 
-import "github.com/vsrun/vsrun/cgroup"
+import "github.com/vsrun/vsrun/nsutil/cgroup"
 
 // The processes of a virtual server are in cgroups below its own, vs8: init,
 // web.service and, from exec, exec. Where the host has none that can be written,

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/vsrun/vsrun/cgroup"
 	"github.com/vsrun/vsrun/nsutil"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 	"golang.org/x/sys/unix"
 )
 

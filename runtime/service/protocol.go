@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vsrun/vsrun/cgroup"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 )
 
 // The protocol: a connection carries requests and responses in turn, each a

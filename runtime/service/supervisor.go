@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vsrun/vsrun/cgroup"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 )
 
 // A supervisor owns all units. Only its event loop touches them, starts

@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vsrun/vsrun/cgroup"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 )
 
 const stopWithin = 10 * time.Second // between SIGTERM and SIGKILL

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/vsrun/vsrun/cgroup"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 	"github.com/vsrun/vsrun/test/lab"
 )
 
