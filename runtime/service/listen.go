@@ -157,32 +157,97 @@ func (l *listener) bind(family int, a unix.Sockaddr) (err error) {
 }
 
 // bindUnix makes the socket's file, for everybody, in the place of one that nobody
-// holds any more.
+// holds any more. Services may be able to write where it is to be, and the init may
+// write everywhere: no symlink of theirs is followed.
 func (l *listener) bindUnix(a *unix.SockaddrUnix) error {
 	if a.Name[0] == '@' {
 		return l.bind(unix.AF_UNIX, a)
 	}
-	if err := os.MkdirAll(filepath.Dir(a.Name), 0o755); err != nil {
-		return err
-	}
-	err := removeStale(a.Name)
+	name := unlinked(a.Name)
+	err := clearSpot(name)
 	if errors.Is(err, ErrTaken) {
 		return unix.EADDRINUSE
 	}
 	if err == nil {
-		err = l.bind(unix.AF_UNIX, a)
+		err = l.bind(unix.AF_UNIX, &unix.SockaddrUnix{Name: name})
 	}
-	if err == nil {
-		err = os.Chmod(a.Name, 0o666)
+	if err != nil {
+		return err
 	}
-	return err
+	return l.openUp(name)
+}
+
+// unlinked is the path with /var/run as /run where it is a symlink to that.
+func unlinked(p string) string {
+	for _, d := range inMemory {
+		if target, err := filepath.EvalSymlinks(d.path); err == nil && within(p, d.path) {
+			return target + strings.TrimPrefix(p, d.path)
+		}
+	}
+	return p
+}
+
+// clearSpot removes what a socket of an earlier init has left.
+func clearSpot(name string) error {
+	dir, err := openParent(name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return removeStale(filepath.Join(self(dir), path.Base(name)))
+}
+
+// openParent opens the directory that a path is in, and makes it where that is in
+// memory.
+func openParent(p string) (*os.File, error) {
+	dir := path.Dir(p)
+	fd, err := openPath(dir)
+	if errors.Is(err, unix.ENOENT) && slices.ContainsFunc(inMemory, func(m memoryDir) bool { return within(dir, m.path) }) {
+		above, err := openParent(dir)
+		if err != nil {
+			return nil, err
+		}
+		defer above.Close()
+		if err := unix.Mkdirat(int(above.Fd()), path.Base(dir), 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+			return nil, err
+		}
+		fd, err = openPath(dir)
+		return os.NewFile(uintptr(fd), dir), err
+	}
+	if errors.Is(err, unix.ELOOP) {
+		err = fmt.Errorf("there is a symlink on the way to it: %w", err)
+	}
+	return os.NewFile(uintptr(fd), dir), err
+}
+
+// unixFile is the request for the file that a socket is bound to (net/unix/af_unix.c,
+// SIOCUNIXFILE).
+const unixFile = 0x89e0
+
+// openUp lets everybody connect to the socket's own file, whatever its name leads to
+// by now; the socket goes if it was made elsewhere.
+func (l *listener) openUp(name string) error {
+	fd, err := unix.IoctlRetInt(l.fd, unixFile)
+	if err != nil {
+		return fmt.Errorf("cannot open its file: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), name)
+	defer file.Close()
+	at, err := os.Readlink(self(file))
+	if err != nil {
+		return err
+	}
+	if at != name {
+		return errors.Join(fmt.Errorf("it leads to %s", at), os.Remove(at))
+	}
+	return os.Chmod(self(file), 0o666)
 }
 
 // close lets go of the socket. The file of a unix socket goes when nobody holds it.
 func (l listener) close() {
 	unix.Close(l.fd)
 	if name := l.String(); name[0] == '/' {
-		removeStale(name)
+		clearSpot(unlinked(name))
 	}
 }
 

@@ -240,3 +240,60 @@ func TestParseListen(t *testing.T) {
 		}
 	}
 }
+
+// Services may write where a socket is to be, and lay symlinks there; the init, which
+// may write everywhere, follows none.
+func TestSocketsFollowNoSymlink(t *testing.T) {
+	v := plan(t)
+	v.begin()
+	v.output("ln -s /etc /run/way; ln -s /etc/hosts /run/file.sock")
+	s := sh("a", "exec sleep 100000")
+	for path, want := range map[string]string{
+		"/run/way/a.sock":      "there is a symlink on the way to it",
+		"/run/way/deep/a.sock": "there is a symlink on the way to it",
+		"/run/file.sock":       "is not a socket",
+	} {
+		s.Sockets = []Socket{{Stream: path}}
+		if err := v.Set(t.Context(), []Service{s}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if entries, _ := filepath.Glob("/etc/*a.sock"); entries != nil {
+		t.Errorf("it made %q", entries)
+	}
+	s.Sockets = []Socket{{Stream: "/var/run/deep/a.sock"}}
+	if err := v.Set(t.Context(), []Service{s}); err != nil {
+		t.Fatal(err)
+	}
+	if got := v.output("stat -c '%a %F' /run/deep/a.sock"); got != "666 socket" {
+		t.Errorf("made where it should: %s", got)
+	}
+}
+
+// A socket that was moved before everybody may use it, with something else in its
+// place: that stays as it is.
+func TestSocketMovedAway(t *testing.T) {
+	dir := t.TempDir()
+	name, elsewhere, secret := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "secret")
+	write(t, secret, "")
+	if err := os.Chmod(secret, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := listener{Socket{Stream: name}, -1}
+	if err := l.bind(unix.AF_UNIX, &unix.SockaddrUnix{Name: name}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(l.fd)
+	if err := errors.Join(os.Rename(name, elsewhere), os.Symlink(secret, name)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.openUp(name); err == nil || !strings.Contains(err.Error(), "it leads to "+elsewhere) {
+		t.Error(err)
+	}
+	if fi, err := os.Stat(secret); err != nil || fi.Mode() != 0o600 {
+		t.Errorf("what was put in its place: %v, %v", fi.Mode(), err)
+	}
+	if _, err := os.Lstat(elsewhere); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket: %v", err)
+	}
+}

@@ -13,12 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+type memoryDir struct{ path, mode string }
+
 // inMemory are the directories that every virtual server has for itself, empty
 // when its init starts, with their modes: it is here that the programs of one
 // machine find each other, by sockets, locks, pid files and shared memory.
 // /var/run is one of its own where it is no symlink to /run. Only /dev is not
 // empty.
-var inMemory = []struct{ path, mode string }{
+var inMemory = []memoryDir{
 	{"/run", "755"}, {"/var/run", "755"}, {"/tmp", "1777"}, {"/var/tmp", "1777"}, {"/dev/shm", "1777"}, {dev, "755"},
 }
 
