@@ -102,7 +102,7 @@ install: build ## the programs and systemd's units: PREFIX=/usr/local UNITDIR=PR
 	@install $(PROGRAMS:%=bin/%) '$(DESTDIR)$(PREFIX)/sbin'
 	@for unit in $(UNITS); do \
 		sed 's,/usr/local/sbin,$(PREFIX)/sbin,' $$unit >'$(DESTDIR)$(UNITDIR)'/$${unit##*/}; done
-	@echo "installed below $(DESTDIR)$(PREFIX); at boot: systemctl enable vsrun ipmd"
+	@echo "installed below $(DESTDIR)$(PREFIX); at boot: systemctl enable --now vsrun ipmd"
 
 uninstall: ## what install has put there; virtual servers stay as they are
 	@rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/sbin/%') $(patsubst %,'$(DESTDIR)$(UNITDIR)/%',$(notdir $(UNITS)))

@@ -179,7 +179,7 @@ func (r *Runtime) lookAtServices(ctx context.Context, ns *nsutil.Namespace, vs V
 	case err != nil:
 		return err
 	case !vs.Disabled && !have.Config.Same(r.config(vs)):
-		s.Drift = append(s.Drift, "restart the init: name, dns or share changed")
+		s.Drift = append(s.Drift, "restart all services: name, dns, share or volumes changed")
 	}
 	s.Use = have.Use
 	s.addServices(vs.Services, have.Services, service.Stopped)

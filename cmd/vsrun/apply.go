@@ -18,8 +18,9 @@ func (a *app) applyCommand() *cobra.Command {
 	var file string
 	var prune, dryRun, noProbe bool
 	c := &cobra.Command{
-		Use:   "apply -f FILE|DIR",
-		Short: "Make ports and virtual servers what documents say",
+		Use:        "apply -f FILE|DIR",
+		Short:      "Make ports and virtual servers what documents say",
+		SuggestFor: []string{"edit", "update"},
 		Long: `Make ports and virtual servers what documents say: those that are not there are
 created, those that differ changed, the others left alone. A document is one
 virtual server (vsrun create --help) or a list of ports (vsrun port --help).`,

@@ -90,6 +90,9 @@ func (a *app) manyCommand(verb, short string, do func(context.Context, *runtime.
 	c := &cobra.Command{
 		Use:   verb + " ID…|--all",
 		Short: short,
+		SuggestFor: map[string][]string{
+			"enable": {"start", "up"}, "disable": {"stop", "down"}, "destroy": {"rm", "remove", "delete"},
+		}[verb],
 		RunE: func(c *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
 				return usagef("which ones? vsrun %s ID…, or --all", verb)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/user"
 	"slices"
@@ -334,7 +335,8 @@ func capabilityNamed(name string) (capability.Cap, error) {
 			return c, nil
 		}
 	}
-	return 0, fmt.Errorf("%q is no capability such as NET_BIND_SERVICE, and no daemon's name", name)
+	return 0, fmt.Errorf("%q is no capability such as NET_BIND_SERVICE, and none of the daemons %s",
+		name, strings.Join(slices.Sorted(maps.Keys(Presets)), ", "))
 }
 
 // bounded are the capabilities of that name, as far as this kernel has them.

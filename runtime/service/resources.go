@@ -121,7 +121,7 @@ func parseBytes(s string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n < 1 || n<<shift>>shift != n {
-		return 0, fmt.Errorf("%q is no amount such as 512M", s)
+		return 0, fmt.Errorf("%q is no amount of bytes: a number, or one with K, M, G or T", s)
 	}
 	return n << shift, nil
 }

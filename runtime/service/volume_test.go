@@ -21,7 +21,7 @@ func TestValidateVolumes(t *testing.T) {
 		{Volume{Path: "/", Size: "1M"}, `path: "/" cannot be private`},
 		{Volume{Path: "/proc/a", Size: "1M"}, `path: "/proc/a" is the virtual server's own anyway`},
 		{Volume{Path: "/srv"}, "size: is missing"},
-		{Volume{Path: "/srv", Size: "many"}, `size: "many" is no amount such as 512M`},
+		{Volume{Path: "/srv", Size: "many"}, `size: "many" is no amount of bytes: a number, or one with K, M, G or T`},
 		{Volume{Path: "/srv", Size: "512K"}, `size: "512K" is too small for a filesystem: 1M at least`},
 		{Volume{Path: "/srv", Size: "1G", Type: "vfat"}, `type: "vfat" is none of ext4, xfs, btrfs, tmpfs`},
 		{Volume{Path: "/srv", Device: "sda1"}, `device: "sda1" is not a clean absolute path`},

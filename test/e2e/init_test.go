@@ -178,7 +178,7 @@ func TestChangedNameAndDNS(t *testing.T) {
 	}
 	s.must(t, s.VsrunIn(document("name: before\n"), "create", "-f", "-"))
 	after := document("name: after\ndns: {servers: [192.0.2.53]}\n")
-	if r := s.VsrunIn(after, "diff", "-f", "-"); r.Code != 1 || !strings.Contains(r.Stdout, "restart the init: name, dns or share changed") {
+	if r := s.VsrunIn(after, "diff", "-f", "-"); r.Code != 1 || !strings.Contains(r.Stdout, "restart all services: name, dns, share or volumes changed") {
 		t.Error(r)
 	}
 	s.must(t, s.VsrunIn(after, "apply", "-f", "-"))

@@ -131,7 +131,7 @@ func TestChangedShare(t *testing.T) {
 		t.Errorf("a change of the address restarts process %d, now %d", first, now)
 	}
 	shared := document("192.0.2.18/24", ", share: ["+s.RunDir+".shared]")
-	if r := s.VsrunIn(shared, "diff", "-f", "-"); r.Code != 1 || !strings.Contains(r.Stdout, "restart the init: name, dns or share changed") {
+	if r := s.VsrunIn(shared, "diff", "-f", "-"); r.Code != 1 || !strings.Contains(r.Stdout, "restart all services: name, dns, share or volumes changed") {
 		t.Error(r)
 	}
 	second := apply(shared)
