@@ -2,9 +2,11 @@ package service
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"os/user"
 	"slices"
@@ -45,6 +47,9 @@ type order struct {
 
 // launchMain becomes the program, or says why not and exits.
 func launchMain() {
+	// Else another service of the same user and rights could open what this process
+	// has open, by /proc, and keep the init waiting for the end of its word.
+	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // until exec(2)
 	sockets, _ := strconv.Atoi(os.Args[len(os.Args)-1])
 	orders, word := orderFd(sockets), wordFd(sockets)
 	unix.CloseOnExec(orders)
@@ -219,33 +224,47 @@ func findUser(word string) (account, error) {
 	if err != nil {
 		u, err = user.LookupId(word)
 	}
-	if uid, number := strconv.Atoi(word); err != nil && number == nil {
-		return account{uid: uid, gid: uid, name: word, home: "/"}, nil // one without an entry
-	}
-	if err != nil {
-		return account{}, fmt.Errorf("there is no user %s", word)
+	if err != nil { // one without an entry
+		uid, err := parseID(word)
+		if err != nil {
+			return account{}, fmt.Errorf("there is no user %s", word)
+		}
+		return account{uid: uid, gid: uid, name: word, home: "/"}, nil
 	}
 	a := account{name: u.Username, home: u.HomeDir}
-	a.uid, _ = strconv.Atoi(u.Uid)
-	a.gid, _ = strconv.Atoi(u.Gid)
 	ids, err := u.GroupIds()
-	for _, id := range ids {
-		if n, err := strconv.Atoi(id); err == nil {
-			a.groups = append(a.groups, n)
+	for _, id := range append(ids, u.Gid, u.Uid) {
+		n, wrong := parseID(id)
+		if wrong != nil {
+			return a, fmt.Errorf("user %s has the number %s: %w", word, id, wrong)
 		}
+		a.groups = append(a.groups, n)
 	}
+	last := len(a.groups) - 1
+	a.uid, a.gid, a.groups = a.groups[last], a.groups[last-1], a.groups[:last-1]
 	return a, err
 }
 
 func findGroup(word string) (int, error) {
+	id := word
 	if g, err := user.LookupGroup(word); err == nil {
-		return strconv.Atoi(g.Gid)
+		id = g.Gid
 	}
-	gid, err := strconv.Atoi(word)
+	gid, err := parseID(id)
 	if err != nil {
 		return 0, fmt.Errorf("there is no group %s", word)
 	}
 	return gid, nil
+}
+
+// parseID reads the number of a user or group: not 2^32-1, by which setresuid(2) means
+// none, nor the one that inits hide behind.
+func parseID(s string) (int, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err == nil && (n == math.MaxUint32 || n == nobodys) {
+		err = errors.New("is nobody's")
+	}
+	return int(n), err
 }
 
 // become gives up everything but caps, and then the user. A program that root

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -245,5 +246,26 @@ func TestInitIsKilledLast(t *testing.T) {
 	}
 	if got := answer(t, v, "cat /proc/self/oom_score_adj", Settings{}); got != "0" {
 		t.Errorf("a service has %s", got)
+	}
+}
+
+// Numbers that the kernel takes for another user's, or for no change, are nobody's.
+func TestUserByNumber(t *testing.T) {
+	for word, want := range map[string]string{
+		"1234":       "",
+		"0":          "",
+		"-1":         "there is no user -1",
+		"4294967295": "there is no user 4294967295",
+		"4294967296": "there is no user 4294967296",
+		"2000000118": "there is no user 2000000118",
+		"nosuchuser": "there is no user nosuchuser",
+	} {
+		a, err := findUser(word)
+		if want == "" && (err != nil || strconv.Itoa(a.uid) != word) || want != "" && (err == nil || err.Error() != want) {
+			t.Errorf("%s: %+v, %v", word, a, err)
+		}
+		if _, err := findGroup(word); (err == nil) != (want == "") {
+			t.Errorf("group %s: %v", word, err)
+		}
 	}
 }

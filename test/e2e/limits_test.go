@@ -251,9 +251,18 @@ func TestMemoryOfOneServerAlone(t *testing.T) {
 		}
 		serves(t, s.client, "http://192.0.2."+id+"/report", shares[id])
 	}
-	if use := s.show(t, "8").Use; use.MemoryPeak == nil || *use.MemoryPeak > 64<<20 {
-		t.Errorf("it has had more than 64 MiB: %+v", use)
+	// What cannot wait may exceed the limit a little (mm/memcontrol.c, try_charge_memcg, force).
+	const limit, excess = 64 << 20, 4 << 20
+	if peak := s.show(t, "8").Use.MemoryPeak; peak == nil || *peak > limit+excess {
+		t.Errorf("it has had %s bytes, and may have %d", optional(peak), limit)
 	}
+}
+
+func optional(n *int64) string {
+	if n == nil {
+		return "no"
+	}
+	return fmt.Sprint(*n)
 }
 
 // longest fetches vs9's share as long as it is wanted to, without any failure, and
