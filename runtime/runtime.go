@@ -139,7 +139,7 @@ func (e *InvalidError) Unwrap() []error {
 // replace stores what should be, makes it so, and goes back to old (nil:
 // nothing) when it cannot.
 func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualServer) error {
-	if err := errors.Join(r.checkShare(vs), r.checkVolumes(vs)); err != nil {
+	if err := errors.Join(r.checkShare(vs), r.checkVolumes(old, vs)); err != nil {
 		return err
 	}
 	_, kept := os.Lstat(r.keepDir(vs.ID))

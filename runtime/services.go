@@ -189,10 +189,14 @@ func (r *Runtime) checkShare(vs VirtualServer) error {
 	return nil
 }
 
-// checkVolumes refuses those that an init could not be started with.
-func (r *Runtime) checkVolumes(vs VirtualServer) error {
+// checkVolumes refuses those that differ from the old ones, and that an init could
+// not be started with.
+func (r *Runtime) checkVolumes(old *VirtualServer, vs VirtualServer) error {
 	var errs []error
 	for _, v := range vs.Volumes {
+		if old != nil && slices.Contains(old.Volumes, v) {
+			continue
+		}
 		errs = append(errs, volume.Check(v, r.volumesDir(vs.ID)))
 	}
 	return errors.Join(errs...)

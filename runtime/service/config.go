@@ -44,7 +44,7 @@ type Config struct {
 // The other fields say where things are, and an init goes on that has been told
 // otherwise.
 func (c Config) Same(o Config) bool {
-	return c.hostname() == o.hostname() && slices.Equal(c.Share, o.Share) && slices.Equal(c.Volumes, o.Volumes) &&
+	return c.hostname() == o.hostname() && slices.Equal(c.Share, o.Share) && slices.EqualFunc(c.Volumes, o.Volumes, Volume.same) &&
 		slices.Equal(c.DNS.Servers, o.DNS.Servers) && slices.Equal(c.DNS.Search, o.DNS.Search)
 }
 

@@ -45,6 +45,11 @@ func (v Volume) Bytes() int64 {
 	return n
 }
 
+// same reports whether both are one volume, however it is written.
+func (v Volume) same(o Volume) bool {
+	return v.Path == o.Path && v.Bytes() == o.Bytes() && v.Filesystem() == o.Filesystem() && v.Device == o.Device
+}
+
 // ValidateVolumes reports everything that is wrong with a list of volumes and can
 // be told without the kernel.
 func ValidateVolumes(volumes []Volume) []Problem {

@@ -23,47 +23,76 @@ func Image(v service.Volume, keep string) string {
 	return filepath.Join(keep, unit.UnitNamePathEscape(v.Path)+".img")
 }
 
-// Check refuses what could not be mounted later, as far as that can be told: Mount
-// would, but that comes when the virtual server's first process is started.
+// Check refuses what a volume cannot become, as far as that can be told. Mount comes
+// later, when the virtual server's first process is started; and it takes an image
+// that is larger than the volume, since what has grown cannot go back.
 func Check(v service.Volume, keep string) error {
 	if v.Type == service.Tmpfs || v.Device != "" {
 		return nil
 	}
-	if err := checkImage(v, Image(v, keep)); err != nil {
+	image := Image(v, keep)
+	has, err := checkImage(v, image)
+	if err == nil && has > v.Bytes() {
+		err = &refusal{fmt.Errorf("its image has %d bytes and cannot shrink to %s", has, v.Size), otherVolume("size")}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = program(v)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot make the volume %s: %w", v.Path, err)
 	}
 	return nil
 }
 
-func checkImage(v service.Volume, image string) error {
-	const cure = "give it its size back, or make a second volume and move the data there"
-	has, err := size(image)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		_, err := program(v)
-		return err
-	case err != nil:
-		return err
-	case has > v.Bytes():
-		return &refusal{fmt.Errorf("its image has %d bytes and cannot shrink to %s", has, v.Size), cure}
-	case has < v.Bytes() && v.Filesystem() != "ext4":
-		return &refusal{fmt.Errorf("%s cannot grow to %s: only ext4 can", v.Filesystem(), v.Size), cure}
+func otherVolume(what string) string {
+	return "give it its " + what + " back, or make a second volume and move the data there"
+}
+
+// checkImage refuses an image of another type, or one that cannot grow, and returns
+// how many bytes its filesystem has.
+func checkImage(v service.Volume, image string) (int64, error) {
+	fstype, err := typeOf(image)
+	if err != nil {
+		return 0, err
 	}
-	return nil
+	if fstype != v.Filesystem() {
+		return 0, &refusal{fmt.Errorf("its image holds %s, not %s", or(fstype, "another filesystem"), v.Filesystem()), otherVolume("type")}
+	}
+	has, err := size(image, fstype)
+	if err == nil && has < v.Bytes() && fstype != "ext4" {
+		err = &refusal{fmt.Errorf("%s cannot grow to %s: only ext4 can", fstype, v.Size), otherVolume("size")}
+	}
+	return has, err
+}
+
+// typeOf is the filesystem that an image holds, "" for one that is not known, by what
+// is at a place of it (magic(5) of file(1)).
+func typeOf(image string) (string, error) {
+	f, err := os.Open(image)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	for _, sign := range []struct {
+		fstype, text string
+		at           int64
+	}{{"ext4", "\x53\xef", 1024 + 56}, {"xfs", "XFSB", 0}, {"btrfs", "_BHRfS_M", 64<<10 + 64}} {
+		there := make([]byte, len(sign.text))
+		if _, err := f.ReadAt(there, sign.at); err == nil && string(there) == sign.text {
+			return sign.fstype, nil
+		}
+	}
+	return "", nil
 }
 
 // openImage mounts a volume's image. It has its name only when the filesystem in it
 // is whole.
 func openImage(v service.Volume, keep string) (*os.File, error) {
 	image := Image(v, keep)
-	err := os.MkdirAll(keep, 0o700)
-	if err == nil {
-		err = checkImage(v, image)
-	}
-	if err != nil {
+	if err := os.MkdirAll(keep, 0o700); err != nil {
 		return nil, err
 	}
-	has, err := size(image)
+	has, err := checkImage(v, image)
 	if errors.Is(err, fs.ErrNotExist) {
 		has, err = v.Bytes(), makeImage(v, image)
 	}
@@ -181,12 +210,12 @@ const resizeFS = 1<<30 | 8<<16 | 'f'<<8 | 16
 func growing(image string) string { return image + ".growing" }
 
 // size is how many bytes an image's filesystem has.
-func size(image string) (int64, error) {
+func size(image, fstype string) (int64, error) {
 	fi, err := os.Stat(image)
 	if err != nil {
 		return 0, err
 	}
-	if _, err := os.Stat(growing(image)); err != nil {
+	if _, err := os.Stat(growing(image)); err != nil || fstype != "ext4" {
 		return fi.Size(), nil
 	}
 	return ext4Size(image)
@@ -215,11 +244,13 @@ func ext4Size(image string) (int64, error) {
 // grow mounts an image that is to be larger than it is.
 func grow(v service.Volume, image string) (*os.File, error) {
 	err := os.WriteFile(growing(image), nil, 0o600)
-	if err == nil {
-		err = os.Truncate(image, v.Bytes())
-	}
 	if err != nil {
 		return nil, err
+	}
+	if fi, err := os.Stat(image); err != nil || fi.Size() < v.Bytes() {
+		if err := errors.Join(err, os.Truncate(image, v.Bytes())); err != nil {
+			return nil, err
+		}
 	}
 	f, err := mountImage(v, image)
 	if err != nil {

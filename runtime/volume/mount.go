@@ -29,9 +29,23 @@ func open(v service.Volume, keep string) (*os.File, error) {
 		f, err := mount(v.Type, map[string]string{"size": strconv.FormatInt(v.Bytes(), 10), "mode": "755"})
 		return adopt(v, f, err)
 	case v.Device != "":
-		return mount(v.Filesystem(), map[string]string{"source": v.Device})
+		return mountDevice(v)
 	}
 	return openImage(v, keep)
+}
+
+// mountDevice mounts a device that nobody uses: the kernel would show its filesystem
+// in both places.
+func mountDevice(v service.Volume) (*os.File, error) {
+	fd, err := unix.Open(v.Device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if err == unix.EBUSY {
+		return nil, &refusal{fmt.Errorf("%s is in use", v.Device), "see where it is mounted: findmnt " + v.Device + ", and vsrun show of other virtual servers"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot open %s: %w", v.Device, err)
+	}
+	unix.Close(fd)
+	return mount(v.Filesystem(), map[string]string{"source": v.Device})
 }
 
 // mount mounts a filesystem by options, those of mount(8) and "source".

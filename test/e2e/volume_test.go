@@ -87,6 +87,15 @@ func TestVolume(t *testing.T) {
 		t.Errorf("the host has it mounted")
 	}
 
+	if r := s.VsrunIn(strings.ReplaceAll(document, "16M", "16M, type: btrfs"), "apply", "-f", "-"); r.Code != 1 ||
+		!strings.Contains(r.Stderr, "its image holds ext4, not btrfs\nhint: give it its type back") {
+		t.Errorf("of another type: %v", r)
+	}
+	init := initOf(t, s)
+	if apply(t, s, strings.ReplaceAll(document, "16M", "16384K, type: ext4")); initOf(t, s) != init {
+		t.Errorf("written otherwise, the same volume restarts everything")
+	}
+
 	// Whatever happens to its processes, what is in it stays, and is mounted once.
 	intact := func(when string) {
 		t.Helper()
@@ -150,6 +159,16 @@ func TestVolumeGrows(t *testing.T) {
 	}
 
 	lab.Require(t, "capability:sys_resource")
+	// Grown in vain, for a service that cannot be started, it stays so, and works.
+	broken := strings.Replace(larger, "services: [", "services: [{name: bad, command: [/nowhere]}, ", 1)
+	if r := s.VsrunIn(broken, "apply", "-f", "-"); r.Code != 1 || strings.Contains(r.Stderr, "cannot go back") {
+		t.Error(r)
+	}
+	s.MustVsrun(t, "disable", "8")
+	s.MustVsrun(t, "enable", "8")
+	if got := s.show(t, "8"); got.State != "enabled" || got.Volumes[0].Size != "16M" {
+		t.Errorf("it is %+v", got)
+	}
 	apply(t, s, larger)
 	inside(t, s, "cat %s/file; dd if=/dev/zero of=%[1]s/big bs=1M count=30 2>&1", dir)
 	r = s.VsrunIn(document, "apply", "-f", "-")
@@ -174,6 +193,30 @@ func initOf(t *testing.T, s *site) int {
 		t.Fatal(err)
 	}
 	return pid
+}
+
+// A device has one user, whatever it is called.
+func TestVolumeOnDevice(t *testing.T) {
+	lab.NeedRoot(t, "loop devices are the machine's")
+	lab.Require(t, "mkfs.ext4", "loop", "losetup")
+	s := &site{Host: bareHost(t)}
+	image, alias := filepath.Join(s.Dir(t), "image"), filepath.Join(s.Dir(t), "alias")
+	s.Run(t, "truncate", "-s", "16M", image)
+	s.Run(t, "mkfs.ext4", "-q", image)
+	device := strings.TrimSpace(s.Run(t, "losetup", "--find", "--show", image))
+	t.Cleanup(func() { s.Run(t, "losetup", "--detach", device) })
+	if err := os.Symlink(device, alias); err != nil {
+		t.Fatal(err)
+	}
+	document := volumes(t, "{path: "+filepath.Join(s.Dir(t), "data")+", device: "+device+"}")
+	apply(t, s, document)
+	other := strings.NewReplacer("id: 8", "id: 9", device, alias).Replace(document)
+	if r := s.VsrunIn(other, "apply", "-f", "-"); r.Code != 1 || !strings.Contains(r.Stderr, alias+" is in use\nhint: see where it is mounted") {
+		t.Error(r)
+	}
+	s.MustVsrun(t, "destroy", "8")
+	apply(t, s, other)
+	s.MustVsrun(t, "destroy", "9")
 }
 
 func TestVolumeInMemory(t *testing.T) {
@@ -204,7 +247,7 @@ func TestVolumeRefusals(t *testing.T) {
 		"no directory": {"id: 8\nvolumes: [{path: /nowhere, size: 64K, type: tmpfs}]\nservices: [{name: a, command: [sleep, infinity]}]",
 			"cannot mount a volume: /nowhere does not exist on this host: create it"},
 		"no device": {"id: 8\nvolumes: [{path: /srv, device: /dev/nothing}]\nservices: [{name: a, command: [sleep, infinity]}]",
-			"cannot mount the volume /srv: cannot mount /dev/nothing as ext4: no such file or directory"},
+			"cannot mount the volume /srv: cannot open /dev/nothing: no such file or directory"},
 		"no size":   {"id: 8\nvolumes: [{path: /srv}]", "stdin:2:11: size is missing"},
 		"too small": {"id: 8\nvolumes: [{path: /srv, size: 100K}]", `size "100K" is too small for a filesystem: 1M at least`},
 		"twice":     {"id: 8\nvolumes: [{path: /srv, size: 1M}, {path: /srv, size: 1M}]", `path "/srv" is there twice`},
