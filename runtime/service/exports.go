@@ -50,17 +50,30 @@ func (o order) checkExports() error {
 	return nil
 }
 
-// ganeshaConf is the configuration that the arguments name (ganesha.nfsd(8)).
+// ganeshaConf is the configuration that the arguments name, as getopt(3) reads them
+// (ganesha.nfsd(8)).
 func ganeshaConf(args []string) string {
-	for i, arg := range args {
-		if file, ok := strings.CutPrefix(arg, "-f"); ok {
-			if file == "" && i+1 < len(args) {
-				file = args[i+1]
+	const withValue = "LNfpEI"
+	file := "/etc/ganesha/ganesha.conf"
+	for i := 0; i < len(args); i++ {
+		options, ok := strings.CutPrefix(args[i], "-")
+		for ok && options != "" {
+			option := options[:1]
+			options = options[1:]
+			if !strings.Contains(withValue, option) {
+				continue
 			}
-			return file
+			if options == "" && i+1 < len(args) {
+				i++
+				options = args[i]
+			}
+			if option == "f" {
+				file = options
+			}
+			break
 		}
 	}
-	return "/etc/ganesha/ganesha.conf"
+	return file
 }
 
 // An export is an EXPORT block of a configuration of NFS-Ganesha

@@ -56,6 +56,9 @@ func TestGaneshaConf(t *testing.T) {
 		"-F":                "/etc/ganesha/ganesha.conf",
 		"-F -f /a -L /dev":  "/a",
 		"-f/a -F":           "/a",
+		"-Ff /a":            "/a",
+		"-f /a -f /b":       "/b",
+		"-L -f -p /c":       "/etc/ganesha/ganesha.conf",
 		"-L /dev/stdout -f": "",
 	} {
 		if got := ganeshaConf(strings.Fields(args)); got != want {

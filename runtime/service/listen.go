@@ -295,7 +295,11 @@ func (u *unit) handed() (fds []uintptr, env []string) {
 	}
 	var names []string
 	for _, l := range u.listeners {
-		unix.SetNonblock(l.fd, false) // the program before may have liked it otherwise
+		// The program before may have liked it otherwise, or have shut it down.
+		unix.SetNonblock(l.fd, false)
+		if l.Stream != "" {
+			unix.Listen(l.fd, unix.SOMAXCONN)
+		}
 		fds = append(fds, uintptr(l.fd))
 		names = append(names, or(l.Name, u.service.Name))
 	}

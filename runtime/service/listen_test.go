@@ -297,3 +297,20 @@ func TestSocketMovedAway(t *testing.T) {
 		t.Errorf("the socket: %v", err)
 	}
 }
+
+// A program that shuts its socket down leaves it in order for the next one.
+func TestSocketShutDown(t *testing.T) {
+	l, err := Socket{Stream: "127.0.0.1:8080"}.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(l.fd)
+	if err := unix.Shutdown(l.fd, unix.SHUT_RDWR); err != nil {
+		t.Fatal(err)
+	}
+	u := unit{listeners: []listener{l}}
+	u.handed()
+	if n, err := unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || n != 1 {
+		t.Errorf("it does not listen: %d, %v", n, err)
+	}
+}
