@@ -26,7 +26,7 @@ import (
 // checkExports refuses to start an NFS server that exports a part of a filesystem.
 // It looks as the server will: inside, with its files.
 func (o order) checkExports() error {
-	if o.Settings.UnsafeExports || filepath.Base(o.Command[0]) != "ganesha.nfsd" {
+	if o.Settings.UnsafeExports || !isGanesha(o.Command) {
 		return nil
 	}
 	conf := ganeshaConf(o.Command[1:])
@@ -48,6 +48,10 @@ func (o order) checkExports() error {
 		}
 	}
 	return nil
+}
+
+func isGanesha(command []string) bool {
+	return len(command) > 0 && filepath.Base(command[0]) == "ganesha.nfsd"
 }
 
 // ganeshaConf is the configuration that the arguments name, as getopt(3) reads them

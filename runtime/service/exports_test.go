@@ -95,3 +95,13 @@ func TestRootOfMount(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestNoReloadAroundTheCheck(t *testing.T) {
+	s := Service{Name: "nfsd", Command: []string{"/usr/bin/ganesha.nfsd", "-F"}, Reload: Reload{Signal: "HUP"}}
+	if p := s.Validate(); len(p) != 1 || p[0].Path != "reload" {
+		t.Errorf("%v", p)
+	}
+	if s.UnsafeExports = true; s.Validate() != nil {
+		t.Errorf("%v", s.Validate())
+	}
+}

@@ -92,6 +92,9 @@ func (s Service) Validate() []Problem {
 	s.Health.validate(add)
 	s.Stop.validate(add)
 	s.Reload.validate(add)
+	if !s.Reload.equal(Reload{}) && isGanesha(s.Command) && !s.UnsafeExports {
+		add("reload", errors.New("would not look at what it exports then: restart it instead"))
+	}
 	s.Settings.validate(add)
 	return problems
 }
