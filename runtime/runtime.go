@@ -139,7 +139,7 @@ func (e *InvalidError) Unwrap() []error {
 // replace stores what should be, makes it so, and goes back to old (nil:
 // nothing) when it cannot.
 func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualServer) error {
-	if err := errors.Join(r.checkShare(vs), r.checkVolumes(old, vs)); err != nil {
+	if err := errors.Join(vs.checkHost(), r.checkShare(vs), r.checkVolumes(old, vs)); err != nil {
 		return err
 	}
 	_, kept := os.Lstat(r.keepDir(vs.ID))
@@ -245,6 +245,9 @@ func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
 	if err := r.republish(ctx, vs); err != nil {
 		return err
 	}
+	if err := r.dropStrayUnits(ctx, vs); err != nil {
+		return err
+	}
 	h, err := plumbing.Open(r.place(vs.ID))
 	if err != nil {
 		return err
@@ -334,7 +337,7 @@ func (r *Runtime) plan(h *plumbing.Handle, vs VirtualServer) (plumbing.Plan, err
 // Plan is what would be done to make the kernel match vs, without doing it, to be
 // shown. It refuses what claiming the addresses would.
 func (r *Runtime) Plan(vs VirtualServer) (plumbing.Plan, error) {
-	if err := errors.Join(r.checkShare(vs), r.Store.free(vs, r.MachineID)); err != nil {
+	if err := errors.Join(vs.checkHost(), r.checkShare(vs), r.Store.free(vs, r.MachineID)); err != nil {
 		return nil, err
 	}
 	h, err := plumbing.Open(r.place(vs.ID))

@@ -44,6 +44,13 @@ const tries = 3
 // serve makes the services match the record. The init is started for the first
 // of them; a virtual server without needs none.
 func (r *Runtime) serve(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) (err error) {
+	if vs.Supervisor == Systemd {
+		return r.serveByUnits(ctx, ns, vs)
+	}
+	return r.serveByInit(ctx, ns, vs)
+}
+
+func (r *Runtime) serveByInit(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) (err error) {
 	for range tries {
 		err = r.tell(ctx, ns, vs)
 		if !errors.Is(err, service.ErrNotRunning) {
@@ -252,6 +259,11 @@ func (r *Runtime) launch(ctx context.Context, ns *nsutil.Namespace, vs VirtualSe
 
 // stopServices ends the init and every process below it.
 func (r *Runtime) stopServices(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
+	vs, _ := r.Store.Load(id) // else there is none that says in which order
+	killed, err = r.units(VirtualServer{ID: id}).Stop(ctx, vs.Services, timeout)
+	if err != nil {
+		return killed, fmt.Errorf("cannot stop the services of vs%d: %w", id, err)
+	}
 	for range tries {
 		var names []string
 		names, err = r.end(ctx, id, timeout)
@@ -363,7 +375,7 @@ func (r *Runtime) inside(ctx context.Context, id int) (*service.Client, error) {
 	defer ns.Close()
 	c, err := r.dial(ctx, ns, id)
 	if errors.Is(err, service.ErrNotRunning) {
-		return r.begin(ctx, ns, vs)
+		return r.begin(ctx, ns, vs.inInit())
 	}
 	return c, err
 }
@@ -405,6 +417,9 @@ func (r *Runtime) RemoveService(ctx context.Context, id int, name string) (Virtu
 // Order tells a service of an enabled virtual server what to do. The record
 // stays: the next enable starts it again. killed is its name when it had to be killed.
 func (r *Runtime) Order(ctx context.Context, id int, name string, order service.Order) (killed []string, err error) {
+	if vs, err := r.Store.Load(id); err == nil && vs.Supervisor == Systemd {
+		return r.orderUnit(ctx, id, name, order)
+	}
 	c, err := r.inside(ctx, id)
 	if err != nil {
 		return nil, err

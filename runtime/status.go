@@ -24,7 +24,8 @@ type Status struct {
 	Namespace  string            `json:"namespace"` // where it is published
 	Interfaces []InterfaceStatus `json:"interfaces"`
 	Routes     []plumbing.Route  `json:"routes"`
-	DNS        service.DNS       `json:"dns"` // {}: the host's
+	Supervisor string            `json:"supervisor,omitempty"` // of the services: systemd, or an init of its own
+	DNS        service.DNS       `json:"dns"`                  // {}: the host's
 	Share      []string          `json:"share"`
 	Volumes    []service.Volume  `json:"volumes"`
 	Services   []ServiceStatus   `json:"services"`
@@ -93,6 +94,7 @@ func (r *Runtime) status(ctx context.Context, vs VirtualServer) (Status, error) 
 		Namespace:  r.place(vs.ID).Path(),
 		Interfaces: []InterfaceStatus{},
 		Routes:     append([]plumbing.Route{}, vs.Routes...),
+		Supervisor: vs.Supervisor,
 		DNS:        vs.DNS,
 		Share:      append([]string{}, vs.Share...),
 		Volumes:    append([]service.Volume{}, vs.Volumes...),
@@ -169,7 +171,7 @@ func (s *Status) lookAtNetwork(place plumbing.Place, vs VirtualServer, want plum
 const answerWithin = time.Second
 
 func (r *Runtime) lookAtServices(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer, s *Status) error {
-	have, err := r.report(ctx, ns, vs.ID)
+	have, err := r.report(ctx, ns, vs)
 	switch {
 	case errors.Is(err, service.ErrSilent):
 		s.Drift = append(s.Drift, service.ErrSilent.Error())
@@ -194,10 +196,13 @@ func (r *Runtime) lookAtServices(ctx context.Context, ns *nsutil.Namespace, vs V
 	return nil
 }
 
-// report asks the init, if one is in the namespace; nil is a namespace whose
+// report asks the init, if one is in the namespace, or systemd; nil is a namespace whose
 // name is gone.
-func (r *Runtime) report(ctx context.Context, ns *nsutil.Namespace, id int) (service.Report, error) {
-	c, err := service.Dial(r.socket(id))
+func (r *Runtime) report(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) (service.Report, error) {
+	if vs.Supervisor == Systemd {
+		return r.units(vs).Report(ctx, vs.Services)
+	}
+	c, err := service.Dial(r.socket(vs.ID))
 	if err != nil {
 		return service.Report{}, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime/service"
+	"github.com/vsrun/vsrun/runtime/units"
 )
 
 // A VirtualServer is what one should be: the document that people write and the
@@ -18,6 +19,7 @@ type VirtualServer struct {
 	Name             string `json:"name,omitempty" yaml:"name,omitempty"`         // a host name; empty: vs and the ID
 	Disabled         bool   `json:"disabled,omitempty" yaml:"disabled,omitempty"` // kept, but not on the network
 	plumbing.Network `yaml:",inline"`
+	Supervisor       string            `json:"supervisor,omitempty" yaml:"supervisor,omitempty"` // who runs the services: empty is an init of its own, or Systemd
 	DNS              service.DNS       `json:"dns,omitzero" yaml:"dns,omitempty"`
 	Share            []string          `json:"share,omitempty" yaml:"share,omitempty"` // paths of the host's below its own /run, /tmp, … (see service.Config)
 	Files            []service.File    `json:"files,omitempty" yaml:"files,omitempty"` // seen in place of the host's
@@ -25,6 +27,10 @@ type VirtualServer struct {
 	Services         []service.Service `json:"services,omitempty" yaml:"services,omitempty"`
 	Resources        service.Resources `json:"resources,omitzero" yaml:"resources,omitempty"` // of all its processes together
 }
+
+// Systemd has the host's systemd run the services, as units. That is the weaker fence:
+// they have no processes, names and files of their own (see package units).
+const Systemd = "systemd"
 
 // MaxID is the highest virtual server's number: as many as there are VLANs.
 const MaxID = 4094
@@ -76,6 +82,7 @@ func (vs VirtualServer) Validate() []Problem {
 		field := p.Path[strings.LastIndexByte(p.Path, '.')+1:]
 		list = append(list, Problem{Path: p.Path, Err: fmt.Errorf("%s %w", field, p.Err)})
 	}
+	list = append(list, vs.checkSupervisor()...)
 	for _, p := range vs.Resources.Validate() {
 		list = append(list, Problem{Path: p.Path, Err: p.Err})
 	}
@@ -88,6 +95,36 @@ func (vs VirtualServer) Validate() []Problem {
 		if !isDomain(s) {
 			list = append(list, Problem{Path: fmt.Sprintf("dns.search[%d]", k), Err: fmt.Errorf("%q is not a domain", s)})
 		}
+	}
+	return list
+}
+
+// checkSupervisor refuses what a virtual server cannot have without an init of its own.
+func (vs VirtualServer) checkSupervisor() (list []Problem) {
+	switch vs.Supervisor {
+	case "":
+		return nil
+	case Systemd:
+	default:
+		return []Problem{{Path: "supervisor", Err: fmt.Errorf("supervisor %q is unknown: it is %s, or left out", vs.Supervisor, Systemd)}}
+	}
+	for _, f := range []struct {
+		path  string
+		given bool
+	}{
+		{"dns", len(vs.DNS.Servers)+len(vs.DNS.Search) > 0},
+		{"share", len(vs.Share) > 0},
+		{"files", len(vs.Files) > 0},
+		{"volumes", len(vs.Volumes) > 0},
+		{"resources", !vs.Resources.Equal(service.Resources{})},
+	} {
+		if f.given {
+			list = append(list, Problem{Path: f.path, Err: fmt.Errorf("%s is not to be had with supervisor: systemd", f.path)})
+		}
+	}
+	for _, p := range units.Validate(vs.Services) {
+		_, field, _ := strings.Cut(p.Path, ".")
+		list = append(list, Problem{Path: p.Path, Err: fmt.Errorf("%s %w", field, p.Err)})
 	}
 	return list
 }

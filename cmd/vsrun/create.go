@@ -16,7 +16,7 @@ import (
 
 func (a *app) createCommand() *cobra.Command {
 	var iface interfaceFlags
-	var name, file string
+	var name, file, supervisor string
 	var share, volumes []string
 	var resources resourceFlags
 	var disabled, dryRun, noProbe bool
@@ -31,6 +31,7 @@ A document (-f) is YAML or JSON:
   id: 8
   name: finance
   disabled: false
+  supervisor: systemd          # services are units of the host's, as below; an init of its own when left out
   interfaces:
     - name: eth0               # inside
       port: eth1               # on the host
@@ -79,7 +80,14 @@ A document (-f) is YAML or JSON:
       oomScore: 0
       resources: {memory: 512M, cpu: 150%, tasks: 100}  # of all its processes; and io, as below
     - {name: auth, command: [/usr/local/sbin/auth]}
-  resources: {memory: 2G, io: [{path: /srv, read: 50M, write: 20M}]}  # of the whole virtual server; a second`,
+  resources: {memory: 2G, io: [{path: /srv, read: 50M, write: 20M}]}  # of the whole virtual server; a second
+
+With supervisor: systemd, on a host that systemd has booted, services are transient
+units, vsrun-vs8-web.service in vsrun-vs8.slice, for systemctl, the journal and slices.
+It is the weaker fence: they are among the host's processes, and one that runs as root
+can end the host's. Each has /run, /tmp, /var/tmp and /dev/shm for itself. What systemd
+cannot hold is refused: dns, share, files, volumes, resources of the whole, health,
+sockets, ready but notify, reload but a signal, ; and $ in a command, resources.io.`,
 		Example: `  vsrun create 8
   vsrun create 8 --port eth1 --address 192.0.2.8/24 --gateway 192.0.2.1
   vsrun create 8 --port eth1 --vlan 10 --address 192.0.2.8/24 --gateway 192.0.2.1
@@ -101,6 +109,9 @@ A document (-f) is YAML or JSON:
 				path, size, _ := strings.Cut(word, "=")
 				vs.Volumes = append(vs.Volumes, service.Volume{Path: path, Size: size})
 			}
+			if supervisor != "" {
+				vs.Supervisor = supervisor
+			}
 			if err := valid(vs); err != nil {
 				return err
 			}
@@ -115,6 +126,7 @@ A document (-f) is YAML or JSON:
 	flags.StringVarP(&file, "file", "f", "", "read it from a YAML or JSON document; - is standard input")
 	flags.StringArrayVar(&share, "share", nil, "a file, socket or directory below the host's /run, /tmp, /var/tmp or /dev that it sees; repeatable")
 	flags.StringArrayVar(&volumes, "volume", nil, "a directory with a filesystem of its own, `PATH=SIZE`, as /srv=10G (more in a document); repeatable")
+	flags.StringVar(&supervisor, "supervisor", "", "systemd: its services are units of the host's, less fenced in (default an init of its own)")
 	flags.BoolVar(&disabled, "disabled", false, "create it, but do not enable it")
 	flags.BoolVar(&dryRun, "dry-run", false, "print what would be done to the network, as lines for a root shell")
 	flags.BoolVar(&noProbe, "no-probe", false, "do not ask the segment whether the addresses are free")

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -69,7 +70,7 @@ func (a *app) logs(ctx context.Context, r *runtime.Runtime, args []string, l *lo
 		if len(names) > 1 {
 			fmt.Fprintf(a.out, "==> %s <==\n", name)
 		}
-		if err := l.show(ctx, r.LogFiles(id, name)); err != nil {
+		if err := l.showService(ctx, r, vs, name); err != nil {
 			return err
 		}
 	}
@@ -81,6 +82,36 @@ type logs struct {
 	follow, stamps bool
 	tail           int // lines; negative: all
 	out            io.Writer
+}
+
+func (l *logs) showService(ctx context.Context, r *runtime.Runtime, vs runtime.VirtualServer, name string) error {
+	if matches := r.Journal(vs, name); matches != nil {
+		return l.showJournal(ctx, matches)
+	}
+	return l.show(ctx, r.LogFiles(vs.ID, name))
+}
+
+// showJournal shows what the host's journal has of a service.
+func (l *logs) showJournal(ctx context.Context, matches []string) error {
+	args := append([]string{"--quiet", "--no-pager", "--output=cat"}, matches...)
+	if l.stamps {
+		args[2] = "--output=short-iso"
+	}
+	if l.tail >= 0 {
+		args = append(args, fmt.Sprintf("--lines=%d", l.tail))
+	} else if l.follow {
+		args = append(args, "--lines=all")
+	}
+	if l.follow {
+		args = append(args, "--follow")
+	}
+	journal := exec.CommandContext(ctx, "journalctl", args...)
+	journal.Stdout, journal.Stderr = l.out, os.Stderr
+	err := journal.Run()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // show shows the files, the oldest first, and follows the last.

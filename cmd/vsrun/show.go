@@ -96,6 +96,9 @@ func showTable(w io.Writer, s runtime.Status) {
 	fmt.Fprintf(w, "vs%d\t%s\n", s.ID, s.Name)
 	fmt.Fprintf(w, "state\t%s\n", s.State)
 	fmt.Fprintf(w, "namespace\t%s\n", s.Namespace)
+	if s.Supervisor != "" {
+		fmt.Fprintf(w, "supervisor\t%s\n", s.Supervisor)
+	}
 	for _, i := range s.Interfaces {
 		up := "down"
 		if i.Up {

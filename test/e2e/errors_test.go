@@ -222,6 +222,27 @@ hint: an example of all fields: vsrun create --help
 `},
 
 	// The machine and who asks.
+	{name: "no systemd", under: `unshare --mount sh -c 'test ! -e /run/systemd || mount -t tmpfs none /run/systemd && exec "$@"' -`, args: "create 8 --supervisor systemd", code: 1, stderr: `
+vsrun: cannot create vs8: supervisor is systemd, but systemd has not booted this host
+hint: leave supervisor out: services are then run by an init of the virtual server's own
+`},
+	{name: "unknown supervisor", args: "create 8 --supervisor runit", code: 2, stderr: `
+vsrun: supervisor "runit" is unknown: it is systemd, or left out
+hint: see vsrun --help, or vsrun COMMAND --help
+`},
+	{name: "more than systemd can hold", args: "create -f -", code: 1, doc: `id: 8
+supervisor: systemd
+share: [/run/dbus]
+services:
+  - name: web
+    command: [nginx, -g, daemon off;]
+    ready: {tcp: 80}
+`, stderr: `
+vsrun: stdin:3:8: share is not to be had with supervisor: systemd
+vsrun: stdin:6:26: command[2] "daemon off;" has a ; or $ or a control character, which is not to be had with supervisor: systemd: put it into a file
+vsrun: stdin:7:18: ready.tcp is not to be had with supervisor: systemd
+hint: an example of all fields: vsrun create --help
+`},
 	{name: "not root", under: "unshare --user", args: "create 8", code: 1, stderr: `
 vsrun: cannot create vs8: only root may do this
 hint: try: sudo vsrun …

@@ -188,15 +188,85 @@ func TestJournal(t *testing.T) {
 	sh(t, `vsrun destroy 11`)
 }
 
+// Services that are systemd's units have what their virtual server's document says.
+func TestSupervisor(t *testing.T) {
+	host(t)
+	sh(t, `
+		mkdir -p /srv/www14 /var/lib/own
+		echo 'of vs14' >/srv/www14/index.html
+		sed 's,/srv/www,/srv/www14,; s,^,daemon off; ,' /srv/nginx.conf >/srv/nginx14.conf
+		sed 's,^,daemon off; ,' /srv/nginx.conf >/srv/nginx15.conf
+		echo 'systemd-notify --ready; echo "$A $HOME $*"; exec sleep 1000' >/srv/other.sh
+		echo 'trap "" TERM; while :; do sleep 0.1; done' >/srv/stub.sh
+		for id in 14 15; do
+			vsrun create $id --supervisor systemd --port eth1 --no-probe --address 192.0.2.$id/24
+		done
+		vsrun service add 14 web --capability nginx --memory 64M --cpu 50% --tasks 20 --limit nofile=4096 --umask 027 \
+			--reload HUP -- nginx -c /srv/nginx14.conf
+		vsrun service add 15 web --capability nginx -- nginx -c /srv/nginx15.conf
+		vsrun service add 15 other --after web --ready-notify --user www-data --private /var/lib/own --env 'A=a $b; c' \
+			-- bash /srv/other.sh '"100%"' "it's \\"`)
+	const pages = `for id in 14 15; do ip netns exec client curl -sS --retry 20 --retry-connrefused --retry-delay 1 http://192.0.2.$id/; done`
+	expect(t, "of vs14\nof vs8", pages)
+	expect(t, "a $b; c /var/www \"100%\" it's \\", `journalctl --sync; vsrun logs 15 other`)
+	expect(t, "a $b; c /var/www \"100%\" it's \\", `journalctl VSRUN_ID=15 VSRUN_SERVICE=other -o cat`)
+
+	const slice = "/vsrun.slice/vsrun-vs14.slice"
+	const main = `systemctl show -P MainPID vsrun-vs14-web`
+	expect(t, "0::"+slice+"/vsrun-vs14-web.service", `cat /proc/$(`+main+`)/cgroup`)
+	expect(t, "67108864\n50000 100000\n20", `cd /sys/fs/cgroup`+slice+`/vsrun-vs14-web.service; cat memory.max cpu.max pids.max`)
+	expect(t, "CapBnd: 00000000000004c1\nNoNewPrivs: 1\nSeccomp: 2\nUmask: 0027",
+		`grep -E '^(CapBnd|NoNewPrivs|Seccomp|Umask):' /proc/$(`+main+`)/status | tr '\t' ' ' | sort`)
+	expect(t, "4096 4096", `awk '/Max open files/ { print $4, $5 }' /proc/$(`+main+`)/limits`)
+	expect(t, "CapBnd: 0000000000000000", `grep CapBnd: /proc/$(systemctl show -P MainPID vsrun-vs15-other)/status | tr '\t' ' '`)
+	expect(t, "nginx.pid", `nsenter -m -t $(`+main+`) sh -c 'cd /tmp; ls /run --ignore=systemd; ls /tmp; ls /var/lib/vsrun'`)
+
+	// It is started again, also as systemd has read it again, and does what it is told.
+	sh(t, `
+		systemctl daemon-reload
+		systemctl kill --signal=KILL vsrun-vs15-other
+		old=$(`+main+`)
+		kill -KILL $old
+		until vsrun ps 15 | grep -E '^other +running +[0-9]+ +1 '; do sleep 0.2; done
+		until vsrun ps 14 | grep -E '^web +running +[0-9]+ +1 '; do sleep 0.2; done
+		[ $(`+main+`) != $old ]`)
+	expect(t, "", `vsrun diff`)
+	expect(t, "a $b; c /var/www \"100%\" it's \\", `journalctl --sync; vsrun logs 15 other -n 1`)
+	expect(t, "CapBnd: 00000000000004c1\nNoNewPrivs: 1\nSeccomp: 2\nUmask: 0027",
+		`grep -E '^(CapBnd|NoNewPrivs|Seccomp|Umask):' /proc/$(`+main+`)/status | tr '\t' ' ' | sort`)
+	expect(t, "vs14 service web told to read its configuration again\nvs14 service web stopped\nvs14 service web started\nvs14 service web restarted",
+		`for verb in reload stop start restart; do vsrun service $verb 14 web; done`)
+	expect(t, "of vs14\nof vs8", pages)
+
+	// What cannot be started, or does not end, is said.
+	expect(t, "failed: 1", `vsrun service add 15 bad -- /nonexistent 2>/dev/null || echo "failed: $?"`)
+	expect(t, "health is not to be had with supervisor: systemd",
+		`vsrun service add 15 bad --health-tcp 80 -- sleep 1 2>&1 | grep -o 'health is.*' | head -n 1 || true`)
+	sh(t, `vsrun service add 15 stub -- sh /srv/stub.sh`)
+	expect(t, "vs15 disabled, had to kill stub", `vsrun disable 15 --timeout 1s`)
+	const left = `systemctl list-units --all --plain --no-legend 'vsrun-vs15*'; find /sys/fs/cgroup -name '*vs15*'; ls /run/systemd/transient | grep vs15 || true`
+	expect(t, "", left)
+	sh(t, `vsrun service rm 15 stub; vsrun enable 15`)
+	expect(t, "of vs14\nof vs8", pages)
+
+	// Without its name, and its units, a namespace is made again.
+	sh(t, `ip netns del vs15; vsrun enable 15`)
+	expect(t, "of vs14\nof vs8", pages)
+	sh(t, `vsrun destroy 15`)
+	expect(t, "", left)
+	expect(t, "", `systemctl --failed --plain --no-legend`)
+}
+
 func TestAfterReboot(t *testing.T) {
 	host(t)
 	expect(t, "running", `systemctl is-system-running --wait`)
 	expect(t, "of vs8", page)
-	expect(t, "client\nvs8\nvs9", `ls /run/netns`)
-	expect(t, "8\n9", asked)
+	expect(t, "client\nvs14\nvs8\nvs9", `ls /run/netns`)
+	expect(t, "8\n9\n14", asked)
+	expect(t, "of vs14", `ip netns exec client curl -sS http://192.0.2.14/`)
 
 	expect(t, "has ended in order", `vsrun logs 9 slow | grep -o 'has ended in order'`)
-	expect(t, "vs8 is down\nvs9 is down", `journalctl -b -1 -u vsrun-shutdown -o cat | grep '^vs[89] ' | sort`)
+	expect(t, "vs14 is down\nvs8 is down\nvs9 is down", `journalctl -b -1 -u vsrun-shutdown -o cat | grep -E '^vs(8|9|14) ' | sort`)
 
 	sh(t, `vsrun destroy --all`)
 	expect(t, "client", `ls /run/netns`)
