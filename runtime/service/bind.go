@@ -31,12 +31,32 @@ func self(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 // kernel drops the mount in every other mount namespace (fs/namei.c,
 // detach_mounts), and the virtual server would see the host's.
 func (b bind) holds() bool {
-	there, err := os.Stat(b.target)
+	at, err := b.open()
+	if err != nil {
+		return false
+	}
+	defer at.Close()
+	return b.shows(at)
+}
+
+// shows reports whether it is the bind that is there.
+func (b bind) shows(at *os.File) bool {
+	there, err := at.Stat()
 	if err != nil {
 		return false
 	}
 	own, err := b.source.Stat()
 	return err == nil && os.SameFile(there, own)
+}
+
+// open follows no symlink: the target has none, unless somebody in the virtual
+// server has made one to have this mounted elsewhere.
+func (b bind) open() (*os.File, error) {
+	fd, err := openPath(b.target)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), b.target), nil
 }
 
 func (b bind) mount() error {
@@ -53,8 +73,9 @@ func (b bind) mount() error {
 		// had looked it up, or a mount of a file that has been removed, on which
 		// nothing can be mounted (fs/dcache.c, d_set_mounted). That one is in
 		// the way here, and of use to nobody.
-		if isMountPoint(b.target) {
-			unix.Unmount(b.target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if at, err := b.open(); err == nil {
+			unix.Unmount(self(at), unix.MNT_DETACH) // EINVAL: nothing is mounted there
+			at.Close()
 		}
 	}
 	if err != nil {
@@ -63,15 +84,11 @@ func (b bind) mount() error {
 	return nil
 }
 
-// try follows no symlink: the target has none, unless somebody in the virtual
-// server has made one to have this mounted elsewhere.
 func (b bind) try() error {
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
-	fd, err := unix.Openat2(unix.AT_FDCWD, b.target, &how)
+	target, err := b.open()
 	if err != nil {
 		return err
 	}
-	target := os.NewFile(uintptr(fd), b.target)
 	defer target.Close()
 	flags := uintptr(unix.MS_BIND)
 	if b.tree {
@@ -81,8 +98,13 @@ func (b bind) try() error {
 }
 
 func (b bind) unmount() {
-	if b.holds() {
-		unix.Unmount(b.target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	at, err := b.open()
+	if err != nil {
+		return
+	}
+	defer at.Close()
+	if b.shows(at) {
+		unix.Unmount(self(at), unix.MNT_DETACH)
 	}
 }
 
@@ -279,25 +301,38 @@ func (m *mounts) find(dirs []private) ([]bind, error) {
 	var binds []bind
 	for i, d := range dirs {
 		inPrivate := slices.ContainsFunc(dirs[:i], func(o private) bool { return within(d.path, o.path) })
-		target, err := m.locate(d.path, inPrivate)
+		b, err := m.findOne(d, inPrivate)
 		if err != nil {
 			closeAll(binds)
 			return nil, err
 		}
-		source, err := m.open(target, d.settings)
-		if err != nil {
-			closeAll(binds)
-			return nil, fmt.Errorf("cannot make a private %s: %w", d.path, err)
-		}
-		binds = append(binds, bind{target: target, source: source})
+		binds = append(binds, b)
 	}
 	return binds, nil
+}
+
+// findOne leaves one that is private already where it is: services may have made
+// symlinks since that lead elsewhere.
+func (m *mounts) findOne(d private, inPrivate bool) (bind, error) {
+	if i := slices.IndexFunc(m.private, func(o private) bool { return o.path == d.path }); i >= 0 {
+		source, err := os.Open(self(m.binds[i].source))
+		return bind{target: m.binds[i].target, source: source}, err
+	}
+	target, err := m.locate(d.path, inPrivate)
+	if err != nil {
+		return bind{}, err
+	}
+	source, err := m.open(target, d.settings)
+	if err != nil {
+		return bind{}, fmt.Errorf("cannot make a private %s: %w", d.path, err)
+	}
+	return bind{target: target, source: source}, nil
 }
 
 // locate is where the private directory of that path is to be mounted. What
 // private directories hold, and those in memory, is nobody's but ours to make.
 func (m *mounts) locate(path string, inPrivate bool) (string, error) {
-	target, err := resolve(path)
+	target, err := m.follow(path)
 	switch {
 	case err != nil:
 	case m.place(target) != nil: // there, too, when a private directory that covers it goes

@@ -7,10 +7,11 @@ import (
 	"slices"
 )
 
-// An ownFile is seen in place of the host's, wherever a symlink has that.
+// An ownFile is seen in place of the host's, wherever a symlink had that when it
+// was made: what services have made since is not to lead it elsewhere.
 type ownFile struct {
-	path   string
-	source *os.File
+	path string
+	bind
 }
 
 // hosts is the text of the virtual server's /etc/hosts. Its name has the address
@@ -34,7 +35,8 @@ func (m *mounts) writeEtc(r room, c Config) error {
 	for _, f := range []struct{ name, text string }{
 		{"hosts", c.hosts()}, {"hostname", c.hostname() + "\n"}, {"resolv.conf", resolver},
 	} {
-		there, err := m.has("/etc/" + f.name)
+		path := "/etc/" + f.name
+		target, there, err := m.has(path)
 		if err != nil {
 			return err
 		}
@@ -45,7 +47,7 @@ func (m *mounts) writeEtc(r room, c Config) error {
 		if err != nil {
 			return err
 		}
-		m.etc = append(m.etc, ownFile{"/etc/" + f.name, source})
+		m.etc = append(m.etc, ownFile{path, bind{target: target, source: source}})
 	}
 	return nil
 }
@@ -56,7 +58,7 @@ func (m *mounts) writeEtc(r room, c Config) error {
 func (m *mounts) resolvConf(dns DNS) (string, error) {
 	const path = "/etc/resolv.conf"
 	if !dns.isZero() {
-		there, err := m.has(path)
+		_, there, err := m.has(path)
 		if err == nil && !there {
 			err = missing(path, "create it, an empty file will do", fs.ErrNotExist)
 		}
@@ -73,20 +75,18 @@ func (m *mounts) resolvConf(dns DNS) (string, error) {
 	return string(text), err
 }
 
-// has reports whether a file can be mounted on: it is there, or it can be made.
-func (m *mounts) has(path string) (bool, error) {
-	target, err := resolve(path)
-	if err != nil {
-		return false, err
-	}
-	if m.place(target) != nil {
-		return true, nil
+// has is where a path leads, and whether a file can be mounted on there: it is
+// there, or it can be made.
+func (m *mounts) has(path string) (target string, there bool, err error) {
+	target, err = m.follow(path)
+	if err != nil || m.place(target) != nil {
+		return target, err == nil, err
 	}
 	_, err = os.Lstat(target)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return target, false, nil
 	}
-	return err == nil, err
+	return target, err == nil, err
 }
 
 // showFiles mounts the files of its own, and again where the host's have been
@@ -109,15 +109,11 @@ func (m *mounts) ownFiles() []ownFile {
 }
 
 func (m *mounts) show(f ownFile) error {
-	target, err := resolve(f.path)
-	if err == nil && m.isPrivate(target) {
+	if m.isPrivate(f.target) {
 		return nil
 	}
-	if err == nil {
-		err = m.point(target, false)
+	if err := m.point(f.target, false); err != nil {
+		return err
 	}
-	if err == nil {
-		err = bind{target: target, source: f.source}.mount()
-	}
-	return err
+	return f.mount()
 }

@@ -157,14 +157,15 @@ func (m *mounts) layOne(f File) error {
 		l.File = f.Digest()
 		return nil
 	}
-	if err := m.checkSpot(f.Path); err != nil {
+	target, err := m.checkSpot(f.Path)
+	if err != nil {
 		return err
 	}
 	m.laid++
 	l := laidFile{File: f.Digest(), name: strconv.Itoa(m.laid)}
-	err := m.write(l.name, f)
+	l.own.path, l.own.target = f.Path, target
+	err = m.write(l.name, f)
 	if err == nil {
-		l.own.path = f.Path
 		l.own.source, err = m.shown.Open(l.name)
 	}
 	if err == nil {
@@ -178,27 +179,23 @@ func (m *mounts) layOne(f File) error {
 	return nil
 }
 
-// checkSpot reports what keeps a file from being mounted there: nothing to mount
-// on, or another file of the virtual server's own, which this one and that would
-// cover in turn.
-func (m *mounts) checkSpot(p string) error {
-	there, err := m.has(p)
+// checkSpot is where a file is to be mounted, and reports what keeps it from that:
+// nothing to mount on, or another file of the virtual server's own, which this one
+// and that would cover in turn.
+func (m *mounts) checkSpot(p string) (string, error) {
+	target, there, err := m.has(p)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if !there {
-		return missing(p, "create an empty one, or choose a path below /run", os.ErrNotExist)
-	}
-	target, err := resolve(p)
-	if err != nil {
-		return err
+		return "", missing(p, "create an empty one, or choose a path below /run", os.ErrNotExist)
 	}
 	for _, o := range m.ownFiles() {
-		if at, err := resolve(o.path); err == nil && at == target {
-			return fmt.Errorf("it leads to %s, as %s does, which is the virtual server's own already", target, o.path)
+		if o.target == target {
+			return "", fmt.Errorf("it leads to %s, as %s does, which is the virtual server's own already", target, o.path)
 		}
 	}
-	return nil
+	return target, nil
 }
 
 // write never shows a content to those whom only the other mode lets read.
@@ -218,9 +215,7 @@ func (m *mounts) write(name string, f File) error {
 
 func (m *mounts) takeAway(l laidFile) {
 	if l.own.source != nil {
-		if target, err := resolve(l.Path); err == nil {
-			bind{target: target, source: l.own.source}.unmount()
-		}
+		l.own.unmount()
 		l.own.source.Close()
 	}
 	m.written.Remove(l.name)
