@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -352,67 +351,4 @@ func closeAll(binds []bind) {
 	for _, b := range binds {
 		b.source.Close()
 	}
-}
-
-// open opens the private directory that covers target; it is made when it is
-// not there yet.
-func (m *mounts) open(target string, s Settings) (*os.File, error) {
-	if m.root == nil {
-		if err := m.keep.MkdirAll(m.dir, 0o700); err != nil {
-			return nil, err
-		}
-		root, err := m.keep.OpenRoot(m.dir)
-		if err != nil {
-			return nil, err
-		}
-		m.root = root
-	}
-	name := strings.TrimPrefix(target, "/")
-	dir, err := m.root.Open(name)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return dir, err
-	}
-	if err := m.create(name, target, s); err != nil {
-		return nil, err
-	}
-	return m.root.Open(name)
-}
-
-// create makes the directory name with the mode and owner of like, but for the user
-// and group that s names. It gets its name last, so that a crash leaves none that is
-// half made.
-func (m *mounts) create(name, like string, s Settings) error {
-	mode, uid, gid := os.FileMode(0o755), os.Geteuid(), os.Getegid()
-	if fi, err := os.Stat(like); err == nil {
-		if !fi.IsDir() {
-			return syscall.ENOTDIR
-		}
-		st := fi.Sys().(*syscall.Stat_t)
-		mode, uid, gid = fi.Mode(), int(st.Uid), int(st.Gid)
-	}
-	who, err := s.account()
-	if err != nil {
-		return err
-	}
-	if s.User != "" {
-		uid = who.uid
-	}
-	if s.User != "" || s.Group != "" {
-		gid = who.gid
-	}
-	if err := m.root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return err
-	}
-	tmp := name + ".new"
-	if err := m.root.Mkdir(tmp, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	// EINVAL: an owner that this user namespace does not know cannot be given.
-	if err := m.root.Chown(tmp, uid, gid); err != nil && !errors.Is(err, unix.EINVAL) {
-		return err
-	}
-	if err := m.root.Chmod(tmp, mode); err != nil {
-		return err
-	}
-	return m.root.Rename(tmp, name)
 }
