@@ -143,39 +143,44 @@ func (m *mounts) lay(files []File) error {
 	return errors.Join(errs...)
 }
 
-// layOne writes one that is there already in place: it is mounted.
+// layOne makes a new file of one that has changed, too, and mounts it in place of the
+// old. Who has the old one open reads all of that, and nothing of the new one, which
+// may be for fewer to read.
 func (m *mounts) layOne(f File) error {
+	m.laid++
+	l, old := laidFile{File: f.Digest(), name: strconv.Itoa(m.laid)}, laidFile{}
+	l.own.path = f.Path
+	var err error
 	i := slices.IndexFunc(m.files, func(l laidFile) bool { return l.Path == f.Path })
 	if i >= 0 {
-		l := &m.files[i]
-		if l.File == f.Digest() {
-			return nil
-		}
-		if err := m.write(l.name, f); err != nil {
-			return err
-		}
-		l.File = f.Digest()
-		return nil
+		old = m.files[i]
+		l.own.target = old.own.target
+	} else {
+		l.own.target, err = m.checkSpot(f.Path)
 	}
-	target, err := m.checkSpot(f.Path)
-	if err != nil {
+	if err != nil || l.File == old.File {
 		return err
 	}
-	m.laid++
-	l := laidFile{File: f.Digest(), name: strconv.Itoa(m.laid)}
-	l.own.path, l.own.target = f.Path, target
 	err = m.write(l.name, f)
 	if err == nil {
 		l.own.source, err = m.shown.Open(l.name)
+	}
+	if err == nil && i >= 0 {
+		old.own.unmount()
 	}
 	if err == nil {
 		err = m.show(l.own)
 	}
 	if err != nil {
 		m.takeAway(l)
-		return err
+		return err // the old one is mounted again by heal
 	}
-	m.files = append(m.files, l)
+	if i < 0 {
+		m.files = append(m.files, l)
+		return nil
+	}
+	m.files[i] = l
+	m.takeAway(old)
 	return nil
 }
 
@@ -198,13 +203,10 @@ func (m *mounts) checkSpot(p string) (string, error) {
 	return target, nil
 }
 
-// write never shows a content to those whom only the other mode lets read.
+// write gives a new file its mode once all of it is there.
 func (m *mounts) write(name string, f File) error {
 	mode, err := f.mode()
 	if err != nil {
-		return err
-	}
-	if err := m.written.Chmod(name, 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if err := m.written.WriteFile(name, []byte(f.Content), 0o600); err != nil {

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -55,12 +56,23 @@ func TestFiles(t *testing.T) {
 	}
 	eventually(t, "they are its own again", func() bool { return all() == want })
 
-	// Changed, a file is changed where it is; with its digest the init tells.
-	reader := v.output("stat -c %i " + host)
+	// Changed, it is another file: who has the old one open reads nothing of the new
+	// one, which may be for fewer to read. With its digest the init tells.
+	old, err := os.Open(v.init.proc("root" + host))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
 	changed := File{Path: host, Content: "three\n", Mode: "640"}
 	lay(changed, secret)
-	if got := v.output("cat " + host + "; stat -c %a:%i " + host); got != "three\n640:"+reader {
+	if got := v.output("cat " + host + "; stat -c %a " + host); got != "three\n640" {
 		t.Errorf("changed: %q", got)
+	}
+	if got, err := io.ReadAll(old); err != nil || string(got) != "one\n" {
+		t.Errorf("the old one, open: %q, %v", got, err)
+	}
+	if got := v.output("grep -c ' " + host + " ' /proc/self/mountinfo"); got != "1" {
+		t.Errorf("mounted there: %s", got)
 	}
 	if got := v.output("cat " + linked); got != strings.TrimSpace(hostsText) {
 		t.Errorf("dropped, it is still %q", got)
