@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// clear reports whether all that the unit is started after is ready.
+// clear reports whether all that the unit is started after is ready, and nothing of
+// its earlier life is left, such as a child that still listens on its port.
 func (s *supervisor) clear(u *unit) bool {
-	return s.ending == nil && !slices.ContainsFunc(u.service.After, func(name string) bool {
+	return s.ending == nil && !s.lingers(u) && !slices.ContainsFunc(u.service.After, func(name string) bool {
 		o := s.find(name)
 		return o == nil || o.state != Running && o.state != Finished
 	})
@@ -36,7 +37,7 @@ func (s *supervisor) blocked(u *unit) string {
 }
 
 // settled reports whether the unit's state is one that lasts without a further
-// event that is already on its way.
+// event that is already on its way, and nothing is left of an earlier life.
 func (s *supervisor) settled(u *unit) bool {
 	switch u.state {
 	case Starting, Unhealthy, Stopping, Restarting:
@@ -44,7 +45,7 @@ func (s *supervisor) settled(u *unit) bool {
 	case Waiting:
 		return s.blocked(u) != ""
 	}
-	return true
+	return !s.lingers(u)
 }
 
 // launch starts the main process.
@@ -146,25 +147,45 @@ func (s *supervisor) makeGroup(u *unit) (err error) {
 	return err
 }
 
+// Litter is a cgroup that a service has let go of, and that all was killed in.
+type litter struct {
+	service, leaf string
+	since         time.Time
+}
+
+// linger is how long a service is not started for what is left of its earlier life:
+// what hangs in the kernel may do so for good.
+const linger = 2 * time.Second
+
+// lingers reports whether processes of the unit's earlier life may still be ending.
+// They have closed their files before they leave their cgroup (do_exit() in
+// kernel/exit.c).
+func (s *supervisor) lingers(u *unit) bool {
+	return slices.ContainsFunc(s.litter, func(l litter) bool {
+		return l.service == u.service.Name && time.Since(l.since) < linger
+	})
+}
+
 // dropGroup lets go of a unit's cgroup; the next start makes another one. What was
 // killed may still be ending, and is removed later.
 func (s *supervisor) dropGroup(u *unit) {
 	if u.group == nil {
 		return
 	}
-	name := u.leaf()
+	l := litter{u.service.Name, u.leaf(), time.Now()}
 	u.group.Close()
 	u.group = nil
-	s.litter = append(s.litter, name)
-	if s.sweep(); slices.Contains(s.litter, name) {
+	s.litter = append(s.litter, l)
+	if s.sweep(); slices.Contains(s.litter, l) {
 		u.groups++
+		time.AfterFunc(linger, func() { s.ticks <- tick{unit: u} }) // no state's, but a time to look
 	}
 }
 
 // sweep removes the cgroups that units have let go of, as far as all that was killed
 // in them has ended.
 func (s *supervisor) sweep() {
-	s.litter = slices.DeleteFunc(s.litter, func(name string) bool { return s.group.Remove(name) == nil })
+	s.litter = slices.DeleteFunc(s.litter, func(l litter) bool { return s.group.Remove(l.leaf) == nil })
 }
 
 // A note is what a process of a service has sent to the notification socket.

@@ -23,7 +23,7 @@ type supervisor struct {
 	env    []string
 	logs   *os.Root
 	group  *cgroup.Group // of the virtual server; nil where the host has none
-	litter []string      // cgroups below that are still to be removed
+	litter []litter      // cgroups below that are still to be removed
 	mounts *mounts
 
 	journald *journald // the host's; nil where it has none

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vsrun/vsrun/nsutil/cgroup"
 	"github.com/vsrun/vsrun/test/lab"
@@ -82,4 +83,36 @@ func TestCgroupsAfterACrash(t *testing.T) {
 	if leaks := s.Leaks(); leaks != "" {
 		t.Errorf("destroyed, it leaves\n%s", leaks)
 	}
+}
+
+// What is left of a service for good delays its next start, and does not prevent it.
+func TestCgroupThatStays(t *testing.T) {
+	lab.Require(t, "cgroup2")
+	s := &site{Host: bareHost(t)}
+	s.MustVsrun(t, "create", "8")
+	add(t, s, "8", "calm", []string{"sleep", "100000"})
+	g := cgroup.Find().Open("vs8")
+	defer g.Close()
+	own, err := g.Child("calm.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	stays, err := own.Child("stays")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stays.Close()
+	began := time.Now()
+	s.MustVsrun(t, "service", "restart", "8", "calm")
+	if took := time.Since(began); took < 2*time.Second || took > 4*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if now := s.service(t, "8", "calm"); now.State != "running" {
+		t.Errorf("%+v", now)
+	}
+	if err := own.Remove("stays"); err != nil {
+		t.Error(err)
+	}
+	s.MustVsrun(t, "destroy", "8")
 }

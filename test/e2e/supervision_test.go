@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -179,4 +180,33 @@ func children(t *testing.T, pid int) (pids []int) {
 		pids = append(pids, n)
 	}
 	return pids
+}
+
+// A service is started, and is stopped, when nothing of its earlier life is left: the
+// kernel takes a while to end many children, and they have the port until then.
+func TestChildrenEnd(t *testing.T) {
+	lab.Require(t, "controller:pids", "perl")
+	s := &site{Host: bareHost(t)}
+	s.MustVsrun(t, "create", "8")
+	const program = `use Socket; my $size = 30_000_000; $| = 1;
+		socket(S, PF_INET, SOCK_STREAM, 0); setsockopt(S, SOL_SOCKET, SO_REUSEADDR, 1);
+		bind(S, sockaddr_in(8081, INADDR_ANY)) or die "$!"; pipe(R, W);
+		for (1..20) { next if fork; my $x = "x" x $size; syswrite(W, "x"); sleep }
+		for (1..20) { sysread(R, my $x, 1) } listen(S, 5); sleep`
+	add(t, s, "8", "many", []string{"perl", "-e", program}, "--ready-tcp", "8081", "--restart", "never")
+	for range 8 {
+		s.MustVsrun(t, "service", "restart", "8", "many")
+		if now := s.service(t, "8", "many"); now.State != "running" {
+			t.Errorf("%+v", now)
+		}
+	}
+	left := children(t, s.service(t, "8", "many").Pid)
+	s.MustVsrun(t, "service", "stop", "8", "many")
+	left = slices.DeleteFunc(left, func(pid int) bool { return syscall.Kill(pid, 0) != nil })
+	if len(left) > 0 {
+		t.Errorf("stopped, %d of its processes live", len(left))
+	}
+	if log := s.MustVsrun(t, "logs", "8", "many"); log != "" {
+		t.Errorf("it says %q", log)
+	}
 }
