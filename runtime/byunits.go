@@ -68,13 +68,13 @@ func (r *Runtime) dropStrayUnits(ctx context.Context, vs VirtualServer) error {
 		if vs.Supervisor == Systemd {
 			return nil
 		}
-		_, err = r.units(vs).Stop(ctx, vs.Services, StopTimeout)
+		_, err = r.units(vs).Stop(ctx, vs.Services, OwnTimeout)
 		return err
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return r.takeDown(ctx, vs.ID, StopTimeout)
+	return r.takeDown(ctx, vs.ID, OwnTimeout)
 }
 
 // orderUnit is Order where the services are units.

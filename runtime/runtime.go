@@ -28,9 +28,6 @@ type Runtime struct {
 	NoProbe   bool   // do not ask the segment whether an address is free
 }
 
-// StopTimeout is how long services get to end by themselves, when nobody says.
-const StopTimeout = 10 * time.Second
-
 // MachineID reads this machine's id (machine-id(5)).
 func MachineID() (string, error) {
 	for _, path := range []string{"/etc/machine-id", "/var/lib/dbus/machine-id"} {
@@ -168,7 +165,7 @@ func (r *Runtime) Enable(ctx context.Context, id int) (VirtualServer, error) {
 }
 
 // Disable takes a virtual server off the network, and keeps what it should be.
-// The services that had to be killed after timeout are named.
+// The services that had to be killed after their time, or timeout, are named.
 func (r *Runtime) Disable(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
 	unlock, err := r.Store.lock(ctx, id)
 	if err != nil {
@@ -192,7 +189,7 @@ func (r *Runtime) Boot(ctx context.Context, id int) (VirtualServer, error) {
 }
 
 // Shutdown takes a virtual server off the network until the next Boot. The services
-// that had to be killed after timeout are named.
+// that had to be killed after their time, or timeout, are named.
 func (r *Runtime) Shutdown(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
 	unlock, err := r.Store.lock(ctx, id)
 	if err != nil {
@@ -237,7 +234,7 @@ func (r *Runtime) keepDir(id int) string {
 // reconcile makes the kernel match the record.
 func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
 	if vs.Disabled {
-		return r.takeDown(ctx, vs.ID, StopTimeout)
+		return r.takeDown(ctx, vs.ID, OwnTimeout)
 	}
 	if err := r.ensurePorts(ctx, vs); err != nil {
 		return err
@@ -262,7 +259,7 @@ func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
 		err = r.serve(ctx, h.Namespace(), vs)
 	}
 	if err != nil && fresh && h.Namespace() != nil { // all but the services worked
-		return errors.Join(err, r.takeDown(context.WithoutCancel(ctx), vs.ID, StopTimeout))
+		return errors.Join(err, r.takeDown(context.WithoutCancel(ctx), vs.ID, OwnTimeout))
 	}
 	return err
 }

@@ -85,7 +85,7 @@ func (r *Runtime) tell(ctx context.Context, ns *nsutil.Namespace, vs VirtualServ
 		return set(ctx, c, vs, now)
 	}
 	// What an init has told programs about name, DNS and shares they keep.
-	if _, err := c.Shutdown(ctx, StopTimeout); err != nil {
+	if _, err := c.Shutdown(ctx, OwnTimeout); err != nil {
 		return fmt.Errorf("cannot restart the init of %s: %w", vs, err)
 	}
 	return service.ErrNotRunning // and tell starts it
@@ -134,7 +134,7 @@ func (r *Runtime) begin(ctx context.Context, ns *nsutil.Namespace, vs VirtualSer
 	}
 	if err := set(ctx, c, vs, service.Report{}); err != nil {
 		defer c.Close()
-		_, ended := c.Shutdown(context.WithoutCancel(ctx), StopTimeout)
+		_, ended := c.Shutdown(context.WithoutCancel(ctx), OwnTimeout)
 		return nil, errors.Join(err, ended, r.clear(vs.ID))
 	}
 	return c, nil
@@ -167,7 +167,7 @@ func (r *Runtime) dial(ctx context.Context, ns *nsutil.Namespace, id int) (*serv
 	}
 	defer c.Close()
 	if err == nil {
-		_, err = c.Shutdown(ctx, StopTimeout)
+		_, err = c.Shutdown(ctx, OwnTimeout)
 	}
 	return nil, cmp.Or(err, service.ErrNotRunning)
 }
@@ -256,6 +256,9 @@ func (r *Runtime) launch(ctx context.Context, ns *nsutil.Namespace, vs VirtualSe
 	}
 	return service.Start(ctx, ns, r.Init, r.socket(vs.ID), r.config(vs), mounted...)
 }
+
+// OwnTimeout gives services as long to end as each of them says (service.Stop).
+const OwnTimeout = service.OwnTimeout
 
 // stopServices ends the init and every process below it.
 func (r *Runtime) stopServices(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {

@@ -73,7 +73,8 @@ func name(r *runtime.Runtime, id int) runtime.VirtualServer {
 }
 
 func timeoutFlag(c *cobra.Command, timeout *time.Duration) {
-	c.Flags().DurationVar(timeout, "timeout", runtime.StopTimeout, "how long services get to end by themselves")
+	c.Flags().DurationVar(timeout, "timeout", runtime.OwnTimeout, "the most that services get to end by themselves (default what each has as stop timeout)")
+	c.Flags().Lookup("timeout").DefValue = "0s" // is not shown
 }
 
 func hadToKill(killed []string) string {

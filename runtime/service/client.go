@@ -92,9 +92,9 @@ func (c *Client) Namespace() (*nsutil.Namespace, error) {
 // Set makes the virtual server's services exactly these: new ones are started,
 // those that are not in the list stopped, changed ones restarted, the others
 // left alone; what a person has stopped stays stopped. It returns when all that
-// is done, within 10 s for a service that does not want to end. A service that
-// cannot be started is an error, and is tried again as its Restart says; a
-// private directory that cannot be made is one too, and nothing has changed.
+// is done; a service that does not want to end is killed after its Stop.Timeout.
+// One that cannot be started is an error, and is tried again as its Restart says;
+// a private directory that cannot be made is one too, and nothing has changed.
 func (c *Client) Set(ctx context.Context, services []Service) error {
 	_, err := c.order(ctx, request{Op: opSet, Services: services})
 	return err
@@ -157,14 +157,30 @@ func (c *Client) order(ctx context.Context, r request) (killed []string, err err
 	return answer.Killed, err
 }
 
+// OwnTimeout has each service end within its own Stop.Timeout.
+const OwnTimeout time.Duration = -1
+
 // Shutdown ends the virtual server's processes: the services are asked to end,
-// in reverse order, and those that have not after timeout are killed. It returns
-// when no process is left, with the names of the killed; "init" is among them
-// when the init itself had to be, because it did not do that in timeout and 5 s.
-// Having ended already is success.
+// in reverse order, and those that have not after their own time, or timeout, are
+// killed. One that others are started after is asked when those have ended, and has
+// up to 5 s then, whatever the timeout. Shutdown returns when no process is left, with
+// the names of the killed; "init" is among them when the init itself had to be,
+// because it did not do that in all that time and 5 s. Having ended already is
+// success.
 func (c *Client) Shutdown(ctx context.Context, timeout time.Duration) ([]string, error) {
 	id := c.init.number()
-	asked, cancel := context.WithTimeout(ctx, timeout+margin)
+	begin := time.Now()
+	patient, cancel := context.WithTimeout(ctx, margin)
+	report, err := c.Report(patient)
+	cancel()
+	if err == nil {
+		begin = time.Now() // else it has already had time to answer
+	}
+	if timeout < 0 {
+		timeout = max(stopWithin, chain(report.Wanted, func(s Service) time.Duration { return s.Stop.within() }))
+	}
+	most := timeout + chain(report.Wanted, func(s Service) time.Duration { return min(s.Stop.within(), moment) }) + margin
+	asked, cancel := context.WithDeadline(ctx, begin.Add(most))
 	defer cancel()
 	r, err := c.do(asked, request{Op: opShutdown, Timeout: timeout})
 	if errors.Is(err, ErrNotRunning) || errors.Is(err, ErrSilent) {

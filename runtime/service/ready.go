@@ -36,6 +36,13 @@ type Stop struct {
 	Timeout Duration `json:"timeout,omitempty" yaml:"timeout,omitempty"` // until it is killed; 0: 10 s
 }
 
+const (
+	stopWithin = 10 * time.Second // between a stop signal and SIGKILL
+	moment     = 5 * time.Second  // the same, when no time is left and others had to end before
+)
+
+func (s Stop) within() time.Duration { return s.Timeout.or(stopWithin) }
+
 // A Duration is one that is written as 10s or 1m30s.
 type Duration time.Duration
 

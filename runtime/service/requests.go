@@ -176,8 +176,8 @@ func (s *supervisor) refusals(units []*unit) string {
 	return strings.Join(lines, "; ")
 }
 
-// end stops everything, in reverse order; what has not ended within timeout is
-// killed. c is nil when a signal asked.
+// end stops everything, in reverse order; what has not ended within its own time, or
+// timeout, is killed. c is nil when a signal asked.
 func (s *supervisor) end(c *call, timeout time.Duration) {
 	if s.ending == nil {
 		s.ending = new(ending)
@@ -188,8 +188,7 @@ func (s *supervisor) end(c *call, timeout time.Duration) {
 	s.ending.deadline = time.Now().Add(timeout)
 	for _, u := range s.units {
 		if u.state == Stopping || u.state == Restarting { // by an earlier order
-			s.happen(u, stop)
-			s.arm(u, timeout)
+			s.finish(u)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A Service is a program that the init of a virtual server keeps running.
@@ -144,6 +145,28 @@ func comesAfter(services []Service, name, other string) bool {
 		return k >= 0 && slices.ContainsFunc(services[k].After, reaches)
 	}
 	return reaches(name)
+}
+
+// chain is how long it takes at most when the services do something in turn, each
+// when those have that it is started after, or the other way round.
+func chain(services []Service, own func(Service) time.Duration) (most time.Duration) {
+	known := map[string]time.Duration{}
+	var through func(string) time.Duration
+	through = func(name string) time.Duration {
+		k := slices.IndexFunc(services, func(s Service) bool { return s.Name == name })
+		if _, ok := known[name]; !ok && k >= 0 {
+			var before time.Duration
+			for _, name := range services[k].After {
+				before = max(before, through(name))
+			}
+			known[name] = before + own(services[k])
+		}
+		return known[name]
+	}
+	for _, s := range services {
+		most = max(most, through(s.Name))
+	}
+	return most
 }
 
 func checkName(name string) error {

@@ -210,15 +210,29 @@ func (s *supervisor) noted(n note) {
 // others are started after, when those have ended.
 func (s *supervisor) stopNext() {
 	for _, u := range slices.Backward(s.units) {
-		needed := slices.ContainsFunc(s.units, func(o *unit) bool {
-			return o.pid != 0 && slices.Contains(o.launched.After, u.service.Name)
-		})
-		if needed && time.Now().Before(s.ending.deadline) || u.state == Stopping || u.state == Stopped {
-			continue
-		}
-		s.happen(u, stop)
-		if u.pid != 0 {
-			s.arm(u, max(time.Until(s.ending.deadline), 0))
+		needed := slices.ContainsFunc(s.units, func(o *unit) bool { return o.pid != 0 && o.needs(u) })
+		if !needed && u.state != Stopping && u.state != Stopped {
+			s.finish(u)
 		}
 	}
+}
+
+// finish stops a unit because the init ends. It has the time that it always has, as
+// far as that is left; what others are started after has waited for them, and gets a
+// moment in any case.
+func (s *supervisor) finish(u *unit) {
+	s.happen(u, stop)
+	if u.pid == 0 {
+		return
+	}
+	left := max(time.Until(s.ending.deadline), 0)
+	if slices.ContainsFunc(s.units, func(o *unit) bool { return o.needs(u) }) {
+		left = max(left, moment)
+	}
+	s.arm(u, min(u.launched.Stop.within(), left))
+}
+
+// needs reports whether the unit was started after another.
+func (u *unit) needs(other *unit) bool {
+	return slices.Contains(u.launched.After, other.service.Name)
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -164,6 +165,80 @@ func TestOrder(t *testing.T) {
 	want := "start db start auth start web stop web stop auth stop db"
 	if got := strings.Join(strings.Fields(read(t, out)), " "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// Each service has its own time to end, more or less than what is usual.
+func TestShutdownInTheirOwnTime(t *testing.T) {
+	v := plan(t)
+	out := filepath.Join(v.dir, "out")
+	v.begin()
+	slow := sh("slow", fmt.Sprintf("trap 'sleep 10.5; echo slow >>%s; exit' TERM; echo up; while :; do sleep 0.01; done", out))
+	slow.Ready.Output, slow.Stop.Timeout = "up", Duration(20*time.Second)
+	brief := sh("brief", "trap '' TERM; echo up; while :; do sleep 0.01; done")
+	brief.Ready.Output, brief.Stop.Timeout = "up", Duration(300*time.Millisecond)
+	if err := v.Set(t.Context(), []Service{slow, brief}); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	done := make(chan time.Duration)
+	pid := v.unit("brief").Pid
+	go func() {
+		for exists(pid) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		done <- time.Since(begin)
+	}()
+	killed, err := v.Shutdown(t.Context(), OwnTimeout)
+	if err != nil || !slices.Equal(killed, []string{"brief"}) {
+		t.Errorf("killed %q, %v", killed, err)
+	}
+	if took := <-done; took < 300*time.Millisecond || took > 3*time.Second {
+		t.Errorf("the brief took %s", took)
+	}
+	if text := read(t, out); text != "slow\n" {
+		t.Errorf("the slow said %q", text)
+	}
+}
+
+// What others are started after gets a moment to end even when they took all the time.
+func TestShutdownLeavesAMoment(t *testing.T) {
+	v := plan(t)
+	out := filepath.Join(v.dir, "out")
+	v.begin()
+	db := sh("db", fmt.Sprintf("trap 'sleep 0.3; echo db >>%s; exit' TERM; echo up; while :; do sleep 0.01; done", out))
+	auth := sh("auth", "trap '' TERM; echo up; while :; do sleep 0.01; done")
+	auth.After, auth.Stop.Timeout = []string{"db"}, Duration(200*time.Millisecond)
+	web := sh("web", "trap '' TERM; echo up; while :; do sleep 0.01; done")
+	web.After = []string{"auth"}
+	db.Ready.Output, auth.Ready.Output, web.Ready.Output = "up", "up", "up"
+	if err := v.Set(t.Context(), []Service{db, auth, web}); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	killed, err := v.Shutdown(t.Context(), 300*time.Millisecond)
+	if err != nil || !slices.Equal(killed, []string{"web", "auth"}) {
+		t.Errorf("killed %q, %v", killed, err)
+	}
+	if took := time.Since(begin); took < 800*time.Millisecond || took > 5*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if text := read(t, out); text != "db\n" {
+		t.Errorf("the first said %q", text)
+	}
+}
+
+func TestChain(t *testing.T) {
+	stop := func(name string, d time.Duration, after ...string) Service {
+		return Service{Name: name, After: after, Stop: Stop{Timeout: Duration(d)}}
+	}
+	list := []Service{stop("web", 3, "db", "auth"), stop("auth", 4, "db"), stop("db", 5), stop("alone", 11)}
+	within := func(s Service) time.Duration { return s.Stop.within() }
+	if got := chain(list, within); got != 12 {
+		t.Errorf("got %d", got)
+	}
+	if got := chain(nil, within); got != 0 {
+		t.Errorf("of none: %d", got)
 	}
 }
 

@@ -118,7 +118,7 @@ func (s *supervisor) run() {
 			s.handle(c)
 		case sig := <-s.terms:
 			log.Printf("%s: ending", sig)
-			s.end(nil, stopWithin)
+			s.end(nil, longest)
 		case <-s.shifts:
 			s.heal()
 		}
@@ -157,7 +157,7 @@ func (s *supervisor) happen(u *unit, e event) {
 	case terminate:
 		log.Printf("%s is asked to end", u.service.Name)
 		unix.Kill(u.pid, u.launched.Stop.signal())
-		s.arm(u, u.launched.Stop.Timeout.or(stopWithin))
+		s.arm(u, u.launched.Stop.within())
 	case kill:
 		if u.state == Starting {
 			u.fail(fmt.Errorf("it was not ready after %s", u.launched.Ready.Timeout.or(startWithin)))

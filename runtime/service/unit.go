@@ -19,8 +19,6 @@ import (
 	"github.com/vsrun/vsrun/nsutil/cgroup"
 )
 
-const stopWithin = 10 * time.Second // between SIGTERM and SIGKILL
-
 // A unit is a service as the init keeps it.
 type unit struct {
 	service   Service // as wanted

@@ -111,7 +111,7 @@ func (v Server) Set(ctx context.Context, want []service.Service) error {
 			old = append(old, u["Id"])
 		}
 	}
-	if _, err := v.stop(ctx, old, longest); err != nil {
+	if _, err := v.stop(ctx, old, service.OwnTimeout); err != nil {
 		return err
 	}
 	for _, s := range inOrder(want) {
@@ -183,7 +183,7 @@ func (v Server) Order(ctx context.Context, o service.Order, s service.Service) (
 		return nil, nil
 	}
 	if slices.Contains(v.loaded(), name) {
-		killed, err = v.stop(ctx, []string{name}, longest)
+		killed, err = v.stop(ctx, []string{name}, service.OwnTimeout)
 	}
 	if err == nil && o != service.OrderStop {
 		err = v.start(ctx, s)
@@ -192,7 +192,7 @@ func (v Server) Order(ctx context.Context, o service.Order, s service.Service) (
 }
 
 // Stop ends all services, in the reverse order of services, and forgets them. Those that
-// have not ended within timeout are killed, and named.
+// have not ended within their own time, or timeout, are killed, and named.
 func (v Server) Stop(ctx context.Context, services []service.Service, timeout time.Duration) (killed []string, err error) {
 	names := v.loaded()
 	var order []string
@@ -210,6 +210,9 @@ func (v Server) Stop(ctx context.Context, services []service.Service, timeout ti
 // stop stops units one after the other, and names the services that had to be killed.
 // What has failed stays loaded until it is reset.
 func (v Server) stop(ctx context.Context, names []string, timeout time.Duration) (killed []string, err error) {
+	if timeout < 0 {
+		timeout = longest * time.Duration(len(names)) // systemd ends each in its own time
+	}
 	patient, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for _, name := range names {
