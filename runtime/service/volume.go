@@ -136,7 +136,7 @@ func (m *mounts) openVolumes(r room, volumes []Volume) error {
 // showVolumes mounts them where they are to be seen.
 func (m *mounts) showVolumes() error {
 	for _, b := range m.volumes {
-		target, err := resolve(b.target)
+		target, err := m.follow(b.target)
 		if err == nil {
 			err = m.point(target, true)
 		}
