@@ -233,6 +233,9 @@ func findUser(word string) (account, error) {
 	}
 	a := account{name: u.Username, home: u.HomeDir}
 	ids, err := u.GroupIds()
+	if errors.Is(err, os.ErrNotExist) { // there is no /etc/group, and so nobody is in one
+		err = nil
+	}
 	for _, id := range append(ids, u.Gid, u.Uid) {
 		n, wrong := parseID(id)
 		if wrong != nil {
