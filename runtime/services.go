@@ -263,10 +263,7 @@ const OwnTimeout = service.OwnTimeout
 // stopServices ends the init and every process below it.
 func (r *Runtime) stopServices(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
 	vs, _ := r.Store.Load(id) // else there is none that says in which order
-	killed, err = r.units(VirtualServer{ID: id}).Stop(ctx, vs.Services, timeout)
-	if err != nil {
-		return killed, fmt.Errorf("cannot stop the services of vs%d: %w", id, err)
-	}
+	killed, failed := r.units(VirtualServer{ID: id}).Stop(ctx, vs.Services, timeout)
 	for range tries {
 		var names []string
 		names, err = r.end(ctx, id, timeout)
@@ -278,7 +275,7 @@ func (r *Runtime) stopServices(ctx context.Context, id int, timeout time.Duratio
 			break
 		}
 	}
-	if err != nil {
+	if err = errors.Join(failed, err); err != nil {
 		return killed, fmt.Errorf("cannot stop the services of vs%d: %w", id, err)
 	}
 	return killed, nil
