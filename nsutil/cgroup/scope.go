@@ -1,12 +1,14 @@
 package cgroup
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +21,9 @@ const (
 	slice = "vsrun.slice"
 	hold  = "hold" // beside vs8: what keeps a scope that is not used yet
 )
+
+// scopeWithin is how long systemd gets to make one.
+const scopeWithin = 30 * time.Second
 
 func scopeOf(name string) string { return "vsrun-" + name + ".scope" }
 
@@ -76,11 +81,14 @@ func holdScope(hierarchy, name string) (*holder, error) {
 	scope := filepath.Join(hierarchy, slice, scopeOf(name))
 	h := &holder{p, end, filepath.Join(scope, hold)}
 	io.WriteString(end, "\n")
+	said.SetReadDeadline(time.Now().Add(scopeWithin))
 	answer := make([]byte, 4096)
 	n, _ := said.Read(answer)
 	if answer[0] != '\n' {
+		p.Kill() // it may still be waiting for systemd
 		h.Close()
-		return nil, fmt.Errorf("cannot make the scope %s: %s", scopeOf(name), strings.TrimSpace(string(answer[:n])))
+		why := strings.TrimSpace(string(answer[:n]))
+		return nil, fmt.Errorf("cannot make the scope %s: %s", scopeOf(name), cmp.Or(why, "systemd does not answer"))
 	}
 	// A cgroup that hands down controllers may not have processes itself.
 	err = os.Mkdir(h.dir, 0o755)
