@@ -179,7 +179,7 @@ func (u *unit) died(status unix.WaitStatus) event {
 	if status.Exited() && status.ExitStatus() == 0 {
 		return succeeded
 	}
-	if u.starved {
+	if u.starved && status.Signal() == unix.SIGKILL {
 		u.last += " (out of memory)"
 	}
 	return broke
