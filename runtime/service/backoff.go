@@ -22,6 +22,9 @@ type StartLimit struct {
 	Interval Duration `json:"interval,omitempty" yaml:"interval,omitempty"` // in which they are; 0: 1 m, at most 24 h
 }
 
+// Within is the interval in which starts count.
+func (l StartLimit) Within() time.Duration { return l.Interval.or(startInterval) }
+
 func (l StartLimit) validate(add func(path string, err error)) {
 	if l.Burst < 0 || l.Burst > 1000 {
 		add("startLimit.burst", fmt.Errorf("%d is out of range: 1 to 1000", l.Burst))
@@ -54,7 +57,7 @@ func (u *unit) began() {
 // exhausted reports whether the unit has been started as often as it may be.
 func (u *unit) exhausted() bool {
 	l := u.service.StartLimit
-	return l.Burst > 0 && len(u.starts) == l.Burst && time.Since(u.starts[0]) < l.Interval.or(startInterval)
+	return l.Burst > 0 && len(u.starts) == l.Burst && time.Since(u.starts[0]) < l.Within()
 }
 
 // backOff has the unit tried again later, or leaves it.
@@ -64,7 +67,7 @@ func (s *supervisor) backOff(u *unit) {
 		return
 	}
 	l := u.service.StartLimit
-	u.last += fmt.Sprintf("; it was started %d times within %s", l.Burst, l.Interval.or(startInterval))
+	u.last += fmt.Sprintf("; it was started %d times within %s", l.Burst, l.Within())
 	log.Printf("%s is left as it is: %s", u.service.Name, u.last)
 	s.happen(u, exhausted)
 }

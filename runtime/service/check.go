@@ -71,7 +71,7 @@ func (s *supervisor) look(t tick) {
 		return
 	}
 	r, h := u.launched.Ready, u.launched.Health
-	port, command, within := r.TCP, r.Command, min(r.Timeout.or(startWithin)/3, checkWithin)
+	port, command, within := r.TCP, r.Command, min(r.Within()/3, checkWithin)
 	if u.state == Running {
 		port, command, within = h.TCP, h.Command, h.Timeout.or(checkWithin)
 	}

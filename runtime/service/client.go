@@ -151,7 +151,7 @@ func (c *Client) Order(ctx context.Context, o Order, name string) (killed []stri
 // order sends a request that services start and stop upon. That may take as long
 // as they were given; an init that is silent for longer is hung.
 func (c *Client) order(ctx context.Context, r request) (killed []string, err error) {
-	patient, cancel := context.WithTimeout(ctx, longest+margin)
+	patient, cancel := context.WithTimeout(ctx, Longest+margin)
 	defer cancel()
 	answer, err := c.do(patient, r)
 	return answer.Killed, err
@@ -177,9 +177,9 @@ func (c *Client) Shutdown(ctx context.Context, timeout time.Duration) ([]string,
 		begin = time.Now() // else it has already had time to answer
 	}
 	if timeout < 0 {
-		timeout = max(stopWithin, chain(report.Wanted, func(s Service) time.Duration { return s.Stop.within() }))
+		timeout = max(stopWithin, chain(report.Wanted, func(s Service) time.Duration { return s.Stop.Within() }))
 	}
-	most := timeout + chain(report.Wanted, func(s Service) time.Duration { return min(s.Stop.within(), moment) }) + margin
+	most := timeout + chain(report.Wanted, func(s Service) time.Duration { return min(s.Stop.Within(), moment) }) + margin
 	asked, cancel := context.WithDeadline(ctx, begin.Add(most))
 	defer cancel()
 	r, err := c.do(asked, request{Op: opShutdown, Timeout: timeout})

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// system are the directories that no service writes to unless it names them: what
+// System are the directories that no service writes to unless it names them: what
 // the host's own programs are, and go by. Root needs no capability to write what is
 // root's (ProtectSystem=full of systemd.exec(5), and root's home).
-var system = []string{"/usr", "/etc", "/boot", "/efi", "/root"}
+var System = []string{"/usr", "/etc", "/boot", "/efi", "/root"}
 
 // A tree is a copy of what is mounted at a path and below, as it was when the copy
 // was made, which has no place yet.
@@ -106,7 +106,7 @@ func (o order) fence() error {
 	if o.Settings.ReadOnly {
 		err = unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &readOnlyMount)
 	} else {
-		err = each(system, shutWhereItIs)
+		err = each(System, shutWhereItIs)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot make the files read-only: %w", err)

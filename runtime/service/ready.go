@@ -41,7 +41,8 @@ const (
 	moment     = 5 * time.Second  // the same, when no time is left and others had to end before
 )
 
-func (s Stop) within() time.Duration { return s.Timeout.or(stopWithin) }
+// Within is how long it gets to end before it is killed.
+func (s Stop) Within() time.Duration { return s.Timeout.or(stopWithin) }
 
 // A Duration is one that is written as 10s or 1m30s.
 type Duration time.Duration
@@ -59,12 +60,12 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// longest is the most that anybody waits for a service.
-const longest = 10 * time.Minute
+// Longest is the most that anybody waits for a service.
+const Longest = 10 * time.Minute
 
 func (d Duration) check() error {
-	if d < 0 || time.Duration(d) > longest {
-		return fmt.Errorf("%s is out of range: 0 to %s", time.Duration(d), longest)
+	if d < 0 || time.Duration(d) > Longest {
+		return fmt.Errorf("%s is out of range: 0 to %s", time.Duration(d), Longest)
 	}
 	return nil
 }
@@ -82,6 +83,9 @@ const (
 	checkEvery  = 200 * time.Millisecond // between two runs of a command
 	lookEvery   = 20 * time.Millisecond  // between two looks for a port
 )
+
+// Within is how long the service gets until it is ready.
+func (r Ready) Within() time.Duration { return r.Timeout.or(startWithin) }
 
 // immediate reports whether nothing is waited for, looked whether it has to be
 // looked for.

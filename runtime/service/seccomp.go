@@ -9,29 +9,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+type syscallNumber struct {
+	name   string
+	number uint32
+}
+
 // refusedSyscalls are those that no file server needs, and that change what a
 // virtual server shares with others, or reach what namespaces do not divide: they
 // fail with EPERM. Most need a capability as well; the filter holds whatever
 // capabilities a service has, and whatever bug of the kernel is behind them.
-var refusedSyscalls = []uint32{
+var refusedSyscalls = []syscallNumber{
 	// namespaces
-	unix.SYS_UNSHARE, unix.SYS_SETNS,
+	{"unshare", unix.SYS_UNSHARE}, {"setns", unix.SYS_SETNS},
 	// mounts
-	unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_PIVOT_ROOT, unix.SYS_MOVE_MOUNT, unix.SYS_OPEN_TREE,
-	unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK, unix.SYS_MOUNT_SETATTR, openTreeAttr,
-	unix.SYS_SWAPON, unix.SYS_SWAPOFF,
+	{"mount", unix.SYS_MOUNT}, {"umount2", unix.SYS_UMOUNT2}, {"pivot_root", unix.SYS_PIVOT_ROOT}, {"move_mount", unix.SYS_MOVE_MOUNT},
+	{"open_tree", unix.SYS_OPEN_TREE}, {"open_tree_attr", openTreeAttr}, {"mount_setattr", unix.SYS_MOUNT_SETATTR},
+	{"fsopen", unix.SYS_FSOPEN}, {"fsconfig", unix.SYS_FSCONFIG}, {"fsmount", unix.SYS_FSMOUNT}, {"fspick", unix.SYS_FSPICK},
+	{"swapon", unix.SYS_SWAPON}, {"swapoff", unix.SYS_SWAPOFF},
 	// modules, another kernel
-	unix.SYS_INIT_MODULE, unix.SYS_FINIT_MODULE, unix.SYS_DELETE_MODULE, unix.SYS_KEXEC_LOAD, unix.SYS_KEXEC_FILE_LOAD,
-	unix.SYS_REBOOT,
+	{"init_module", unix.SYS_INIT_MODULE}, {"finit_module", unix.SYS_FINIT_MODULE}, {"delete_module", unix.SYS_DELETE_MODULE},
+	{"kexec_load", unix.SYS_KEXEC_LOAD}, {"kexec_file_load", unix.SYS_KEXEC_FILE_LOAD}, {"reboot", unix.SYS_REBOOT},
 	// programs in the kernel, page faults that a process handles, and a second way into the kernel
-	unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN, unix.SYS_USERFAULTFD,
-	unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER,
+	{"bpf", unix.SYS_BPF}, {"perf_event_open", unix.SYS_PERF_EVENT_OPEN}, {"userfaultfd", unix.SYS_USERFAULTFD},
+	{"io_uring_setup", unix.SYS_IO_URING_SETUP}, {"io_uring_enter", unix.SYS_IO_URING_ENTER}, {"io_uring_register", unix.SYS_IO_URING_REGISTER},
 	// keyrings, which no namespace divides
-	unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY, unix.SYS_KEYCTL,
+	{"add_key", unix.SYS_ADD_KEY}, {"request_key", unix.SYS_REQUEST_KEY}, {"keyctl", unix.SYS_KEYCTL},
 	// the clock
-	unix.SYS_SETTIMEOFDAY, unix.SYS_CLOCK_SETTIME, unix.SYS_ADJTIMEX, unix.SYS_CLOCK_ADJTIME,
+	{"settimeofday", unix.SYS_SETTIMEOFDAY}, {"clock_settime", unix.SYS_CLOCK_SETTIME}, {"adjtimex", unix.SYS_ADJTIMEX}, {"clock_adjtime", unix.SYS_CLOCK_ADJTIME},
 	// the host's log and accounting
-	unix.SYS_SYSLOG, unix.SYS_ACCT,
+	{"syslog", unix.SYS_SYSLOG}, {"acct", unix.SYS_ACCT},
+}
+
+// RefusedSyscalls names them.
+func RefusedSyscalls() []string {
+	var names []string
+	for _, call := range refusedSyscalls {
+		names = append(names, call.name)
+	}
+	return names
 }
 
 // openTreeAttr is Linux 6.15's open_tree_attr(2), the same number everywhere.
@@ -89,8 +104,8 @@ func filter(arch uint32) []bpf.Instruction {
 	add := func(number uint32, then ...bpf.Instruction) { program = append(program, when(number, then...)...) }
 	// Its flags are in memory, which a filter cannot read; libc falls back.
 	add(unix.SYS_CLONE3, unknown)
-	for _, number := range refusedSyscalls {
-		add(number, refuse)
+	for _, call := range refusedSyscalls {
+		add(call.number, refuse)
 	}
 	add(unix.SYS_CLONE, load(dataArg0),
 		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: namespaceFlags, SkipTrue: 1}, refuse, allow)

@@ -144,7 +144,7 @@ func TestImpossibleSettings(t *testing.T) {
 func TestValidateSettings(t *testing.T) {
 	bad := Service{
 		Name: "a", Command: []string{"true"}, After: []string{"a/b"}, Reload: Reload{Signal: "HUPP"},
-		Ready: Ready{TCP: 70000, Notify: true, Timeout: -1}, Stop: Stop{Signal: "9", Timeout: Duration(longest + 1)},
+		Ready: Ready{TCP: 70000, Notify: true, Timeout: -1}, Stop: Stop{Signal: "9", Timeout: Duration(Longest + 1)},
 		Settings: Settings{
 			User: "a:b", Group: "a\nb", Capabilities: []string{"NET_BIND_SERVICE", "net_raw", "CAP_CHOWN", "apache"}, Syscalls: "some",
 			Environment: map[string]string{"A=B": "c"}, Directory: "run", Umask: "9", Writable: []string{"/srv/a", "srv", "/srv/", "/"},
@@ -205,7 +205,7 @@ func TestFilter(t *testing.T) {
 		{"read", unix.SYS_READ, arch, [3]uint32{}, unix.SECCOMP_RET_ALLOW},
 		{"execve", unix.SYS_EXECVE, arch, [3]uint32{}, unix.SECCOMP_RET_ALLOW},
 		{"unshare", unix.SYS_UNSHARE, arch, [3]uint32{}, eperm},
-		{"the last of the list", refusedSyscalls[len(refusedSyscalls)-1], arch, [3]uint32{}, eperm},
+		{"the last of the list", refusedSyscalls[len(refusedSyscalls)-1].number, arch, [3]uint32{}, eperm},
 		{"fork", unix.SYS_CLONE, arch, [3]uint32{uint32(unix.SIGCHLD)}, unix.SECCOMP_RET_ALLOW},
 		{"a thread", unix.SYS_CLONE, arch, [3]uint32{unix.CLONE_VM | unix.CLONE_THREAD}, unix.SECCOMP_RET_ALLOW},
 		{"a namespace", unix.SYS_CLONE, arch, [3]uint32{unix.CLONE_NEWUSER | uint32(unix.SIGCHLD)}, eperm},

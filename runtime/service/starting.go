@@ -51,7 +51,7 @@ func (s *supervisor) settled(u *unit) bool {
 // launch starts the main process.
 func (s *supervisor) launch(u *unit) {
 	u.began()
-	s.arm(u, u.service.Ready.Timeout.or(startWithin))
+	s.arm(u, u.service.Ready.Within())
 	t := tick{u, u.armed}
 	err := s.withOutput(u, s.expect(t, u.service.Ready.Output), func(out *os.File) error {
 		if err := errors.Join(u.service.Resources.apply(u.group), u.listen()); err != nil {
@@ -229,7 +229,7 @@ func (s *supervisor) finish(u *unit) {
 	if slices.ContainsFunc(s.units, func(o *unit) bool { return o.needs(u) }) {
 		left = max(left, moment)
 	}
-	s.arm(u, min(u.launched.Stop.within(), left))
+	s.arm(u, min(u.launched.Stop.Within(), left))
 }
 
 // needs reports whether the unit was started after another.

@@ -233,7 +233,7 @@ func TestChain(t *testing.T) {
 		return Service{Name: name, After: after, Stop: Stop{Timeout: Duration(d)}}
 	}
 	list := []Service{stop("web", 3, "db", "auth"), stop("auth", 4, "db"), stop("db", 5), stop("alone", 11)}
-	within := func(s Service) time.Duration { return s.Stop.within() }
+	within := func(s Service) time.Duration { return s.Stop.Within() }
 	if got := chain(list, within); got != 12 {
 		t.Errorf("got %d", got)
 	}

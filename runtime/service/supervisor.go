@@ -118,7 +118,7 @@ func (s *supervisor) run() {
 			s.handle(c)
 		case sig := <-s.terms:
 			log.Printf("%s: ending", sig)
-			s.end(nil, longest)
+			s.end(nil, Longest)
 		case <-s.shifts:
 			s.heal()
 		}
@@ -157,10 +157,10 @@ func (s *supervisor) happen(u *unit, e event) {
 	case terminate:
 		log.Printf("%s is asked to end", u.service.Name)
 		unix.Kill(u.pid, u.launched.Stop.signal())
-		s.arm(u, u.launched.Stop.within())
+		s.arm(u, u.launched.Stop.Within())
 	case kill:
 		if u.state == Starting {
-			u.fail(fmt.Errorf("it was not ready after %s", u.launched.Ready.Timeout.or(startWithin)))
+			u.fail(fmt.Errorf("it was not ready after %s", u.launched.Ready.Within()))
 			log.Printf("%s: %v", u.service.Name, u.refusal)
 		}
 		unix.Kill(-u.pid, unix.SIGKILL)

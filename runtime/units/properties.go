@@ -12,12 +12,6 @@ import (
 	"github.com/vsrun/vsrun/runtime/service"
 )
 
-// refusedSyscalls is what service's filter refuses, too, as far as a list of names can
-// say it (systemd.exec(5), SystemCallFilter=).
-const refusedSyscalls = "~unshare setns mount umount2 pivot_root move_mount open_tree fsopen fsconfig fsmount fspick mount_setattr " +
-	"@swap @module @reboot bpf perf_event_open userfaultfd io_uring_setup io_uring_enter io_uring_register " +
-	"@keyring @clock syslog acct"
-
 // restarts are systemd's words. RemainAfterExit= tells one that has ended well from one
 // that is not there, but would keep it from being started again.
 var restarts = map[service.Restart][]string{
@@ -70,15 +64,14 @@ func (v Server) life(s service.Service) []string {
 		list[0] = "Type=notify"
 		list = append(list, "NotifyAccess=all", "BindPaths=/run/systemd/notify")
 	}
-	list = append(list, "StartLimitIntervalSec="+seconds(s.StartLimit.Interval, time.Minute))
-	if s.StartLimit.Burst > 0 {
-		list = append(list, fmt.Sprintf("StartLimitBurst=%d", s.StartLimit.Burst))
+	if l := s.StartLimit; l.Burst > 0 {
+		list = append(list, "StartLimitIntervalSec="+span(l.Within()), fmt.Sprintf("StartLimitBurst=%d", l.Burst))
 	} else {
-		list[len(list)-1] = "StartLimitIntervalSec=0"
+		list = append(list, "StartLimitIntervalSec=0")
 	}
 	return append(list,
-		"TimeoutStartSec="+seconds(s.Ready.Timeout, 30*time.Second),
-		"TimeoutStopSec="+seconds(s.Stop.Timeout, 10*time.Second),
+		"TimeoutStartSec="+span(s.Ready.Within()),
+		"TimeoutStopSec="+span(s.Stop.Within()),
 		"KillSignal="+signal(s.Stop.Signal))
 }
 
@@ -89,12 +82,8 @@ func signal(name string) string {
 	return "SIG" + strings.TrimPrefix(name, "SIG")
 }
 
-func seconds(d service.Duration, standard time.Duration) string {
-	if d != 0 {
-		standard = time.Duration(d)
-	}
-	return fmt.Sprintf("%dms", standard.Milliseconds())
-}
+// span is a time as systemd reads it (systemd.time(7)).
+func span(d time.Duration) string { return fmt.Sprintf("%dms", d.Milliseconds()) }
 
 // fence is what keeps it from what is not its own.
 func fence(s service.Service) []string {
@@ -123,7 +112,7 @@ func fence(s service.Service) []string {
 	// systemd 252 writes RestrictNamespaces=yes down so that it means no when it reads it
 	// again. To make a namespace of cgroups takes CAP_SYS_ADMIN.
 	if s.Syscalls == "" {
-		list = append(list, "SystemCallFilter="+refusedSyscalls, "SystemCallErrorNumber=EPERM", "SystemCallArchitectures=native",
+		list = append(list, "SystemCallFilter=~"+strings.Join(service.RefusedSyscalls(), " "), "SystemCallErrorNumber=EPERM", "SystemCallArchitectures=native",
 			"RestrictNamespaces=cgroup", "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET")
 	}
 	return list

@@ -74,7 +74,7 @@ func refuse(s service.Service, private []string, add func(path string, err error
 			add(fmt.Errorf("%q %w", p, errOnlyInit))
 		}
 		// Like a private directory it must not be where the service can make a symlink.
-		if !s.ReadOnly && !below(p, shut) {
+		if !s.ReadOnly && !below(p, service.System) {
 			add(fmt.Errorf("%q is writable anyway, unless readOnly is true", p))
 		}
 		if below(p, append(slices.Clip(s.Writable), private...)) {
@@ -85,9 +85,6 @@ func refuse(s service.Service, private []string, add func(path string, err error
 		add("unsafeExports", errors.New("is to be true with supervisor: systemd, where nobody looks at what an NFS server exports"))
 	}
 }
-
-// shut are the directories that fence has read-only in any case.
-var shut = []string{"/usr", "/etc", "/boot", "/efi", "/root"}
 
 func below(p string, dirs []string) bool {
 	return slices.ContainsFunc(dirs, func(dir string) bool { return strings.HasPrefix(p, dir+"/") })

@@ -125,9 +125,6 @@ func (v Server) Set(ctx context.Context, want []service.Service) error {
 	return nil
 }
 
-// longest is the most that a service may take to end.
-const longest = 10 * time.Minute
-
 // inOrder has every service behind those that it is started after.
 func inOrder(services []service.Service) (list []service.Service) {
 	done := map[string]bool{}
@@ -211,7 +208,7 @@ func (v Server) Stop(ctx context.Context, services []service.Service, timeout ti
 // What has failed stays loaded until it is reset.
 func (v Server) stop(ctx context.Context, names []string, timeout time.Duration) (killed []string, err error) {
 	if timeout < 0 {
-		timeout = longest * time.Duration(len(names)) // systemd ends each in its own time
+		timeout = service.Longest * time.Duration(len(names)) // systemd ends each in its own time
 	}
 	patient, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
