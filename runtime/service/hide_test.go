@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/test/lab"
 )
 
 // The directory /srv/v is that of all virtual servers of these tests: logs and
@@ -82,7 +84,8 @@ func TestForeignPeer(t *testing.T) {
 	}
 	defer conn.Close()
 	if home, err := peerNamespace(conn); home == 0 {
-		t.Skipf("SKIP: another virtual server's request: this kernel does not tell where it comes from (Linux 6.11 does): %v", err)
+		lab.Require(t, "linux:6.11") // tells where a request comes from
+		t.Fatal(err)
 	}
 	got, code := v.run("env", roleVar+"=ask", "SOCKET="+other.socket, binary)
 	if want := "only processes of the host may command a virtual server\n"; got != want || code != 0 {

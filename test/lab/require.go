@@ -26,26 +26,28 @@ func disk() error {
 // features are the things that Require knows beyond single commands: each is
 // nil, or says what is missing.
 var features = map[string]func() error{
-	"samba":    commands("smbd", "smbclient"),
-	"nginx":    commands("nginx"),
-	"landlock": landlock,
-	"cgroup2":  cgroup2,
-	"ganesha":  commands("ganesha.nfsd"),
-	"dav":      exists("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"),
-	"loop":     exists("/dev/loop-control"),
-	"systemd":  systemd,
-	"disk":     disk,
+	"samba":     commands("smbd", "smbclient"),
+	"nginx":     commands("nginx"),
+	"landlock":  landlock,
+	"cgroup2":   cgroup2,
+	"cgroup:v1": legacyCgroups,
+	"ganesha":   commands("ganesha.nfsd"),
+	"dav":       exists("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"),
+	"loop":      exists("/dev/loop-control"),
+	"systemd":   systemd,
+	"disk":      disk,
 }
 
 // Require skips the test unless the host has everything named: a feature
 // ("samba", "nginx", "cgroup2", "loop", "systemd", "disk"), a kind of network device that the
-// kernel can make ("kind:ipvlan"), a controller of its cgroups ("controller:memory"), a
+// kernel can make ("kind:ipvlan"), a kernel that is new enough ("linux:6.11"), cgroups
+// of v1 ("cgroup:v1"), a controller of its cgroups ("controller:memory"), a
 // capability that root has ("capability:sys_resource"), or else a command. The skip
 // names what is missing.
 //
 // VSRUN_REQUIRE, a comma-separated list, makes a skip a failure: a name for
 // itself, "all" for everything that can be installed or granted, "kind:all" for
-// the kernel's devices, "controller:all" for its controllers, "capability:all";
+// the kernel's devices, "cgroup:all", "controller:all", "capability:all";
 // "-name" takes the name out of these.
 func Require(t testing.TB, names ...string) {
 	t.Helper()
@@ -100,6 +102,9 @@ func missing(name string) error {
 	if kind, ok := strings.CutPrefix(name, "kind:"); ok {
 		return linkKind(kind)
 	}
+	if version, ok := strings.CutPrefix(name, "linux:"); ok {
+		return linux(version)
+	}
 	if name, ok := strings.CutPrefix(name, "controller:"); ok {
 		return controller(name)
 	}
@@ -127,8 +132,6 @@ func commands(names ...string) func() error {
 	}
 }
 
-// linkKind asks the kernel for a device it cannot make (it lacks a parent or a
-// peer, mostly): only an unknown kind is refused as such.
 func hasCapability(name string) error {
 	own, err := capability.NewPid2(0)
 	if err == nil {
@@ -145,6 +148,8 @@ func hasCapability(name string) error {
 	return errors.New("root lacks it here")
 }
 
+// linkKind asks the kernel for a device it cannot make (it lacks a parent or a
+// peer, mostly): only an unknown kind is refused as such.
 func linkKind(kind string) error {
 	const probe = "labprobe"
 	r := run("", "ip", "link", "add", probe, "type", kind)
@@ -176,6 +181,33 @@ func cgroup2() error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(cgroupRoot, &st); err != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
 		return fmt.Errorf("this host has no cgroup v2 tree at %s", cgroupRoot)
+	}
+	return nil
+}
+
+// linux tells whether the kernel is older than a version, MAJOR.MINOR.
+func linux(version string) error {
+	var wanted, running [2]int
+	if _, err := fmt.Sscanf(version, "%d.%d", &wanted[0], &wanted[1]); err != nil {
+		return err
+	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return err
+	}
+	release := unix.ByteSliceToString(name.Release[:])
+	if _, err := fmt.Sscanf(release, "%d.%d", &running[0], &running[1]); err != nil {
+		return err
+	}
+	if slices.Compare(running[:], wanted[:]) < 0 {
+		return fmt.Errorf("this kernel is %s", release)
+	}
+	return nil
+}
+
+func legacyCgroups() error {
+	if dirs, err := filepath.Glob(cgroupLegacy + "/*"); err != nil || len(dirs) == 0 {
+		return fmt.Errorf("this host has no cgroups of v1")
 	}
 	return nil
 }
