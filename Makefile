@@ -12,7 +12,7 @@ PREFIX ?= /usr/local
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-PROGRAMS := vsrun ipmd vs-init
+PROGRAMS := vsrun vsd ipmd vs-init
 UNITS := $(wildcard cmd/*/*.service)
 BIN := $(CURDIR)/bin
 CACHE := $(CURDIR)/.cache
@@ -102,7 +102,7 @@ install: build ## the programs and systemd's units: PREFIX=/usr/local UNITDIR=PR
 	@install $(PROGRAMS:%=bin/%) '$(DESTDIR)$(PREFIX)/sbin'
 	@for unit in $(UNITS); do \
 		sed 's,/usr/local/sbin,$(PREFIX)/sbin,' $$unit >'$(DESTDIR)$(UNITDIR)'/$${unit##*/}; done
-	@echo "installed below $(DESTDIR)$(PREFIX); at boot: systemctl enable --now vsrun ipmd"
+	@echo "installed below $(DESTDIR)$(PREFIX); at boot: systemctl enable --now vsrun vsd ipmd"
 
 uninstall: ## what install has put there; virtual servers stay as they are
 	@rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/sbin/%') $(patsubst %,'$(DESTDIR)$(UNITDIR)/%',$(notdir $(UNITS)))

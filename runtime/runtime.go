@@ -28,6 +28,45 @@ type Runtime struct {
 	NoProbe   bool   // do not ask the segment whether an address is free
 }
 
+// Open is the Runtime of this host, for root alone. The program vs-init is the one beside
+// the running program, or what VSRUN_INIT names.
+func Open(stateDir, runDir, netnsDir string) (*Runtime, error) {
+	if os.Geteuid() != 0 {
+		return nil, &plumbing.Refusal{Err: errors.New("only root may do this"), Cure: "try: sudo " + filepath.Base(os.Args[0]) + " …"}
+	}
+	for _, dir := range []*string{&stateDir, &runDir, &netnsDir} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return nil, err
+		}
+		*dir = abs
+	}
+	id, err := MachineID()
+	if err != nil {
+		return nil, err
+	}
+	return &Runtime{
+		Store:     OpenStore(stateDir),
+		StateDir:  stateDir,
+		RunDir:    runDir,
+		NetnsDir:  netnsDir,
+		Init:      initProgram(),
+		MachineID: id,
+	}, nil
+}
+
+// initProgram is where vs-init is: beside the running program.
+func initProgram() string {
+	if path := os.Getenv("VSRUN_INIT"); path != "" {
+		return path
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "vs-init"
+	}
+	return filepath.Join(filepath.Dir(self), "vs-init")
+}
+
 // MachineID reads this machine's id (machine-id(5)).
 func MachineID() (string, error) {
 	for _, path := range []string{"/etc/machine-id", "/var/lib/dbus/machine-id"} {

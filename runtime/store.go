@@ -231,18 +231,28 @@ func (s *Store) sync() error {
 const (
 	whole = 0         // what concerns all virtual servers; it is taken last
 	host  = MaxID + 1 // devices of the host that virtual servers share
+	agent = MaxID + 2 // held by the node agent as long as it lives
 )
 
-// lock serialises work on one virtual server among all processes: byte id of
-// one file is locked, so that no file is left for each. The kernel lets go of
-// it when the process ends.
-func (s *Store) lock(ctx context.Context, id int) (unlock func(), err error) {
+// openLock opens the file whose bytes are the locks.
+func (s *Store) openLock() (*os.File, error) {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the state directory: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the lock: %w", err)
+	}
+	return f, nil
+}
+
+// lock serialises work on one virtual server among all processes: byte id of
+// one file is locked, so that no file is left for each. The kernel lets go of
+// it when the process ends.
+func (s *Store) lock(ctx context.Context, id int) (unlock func(), err error) {
+	f, err := s.openLock()
+	if err != nil {
+		return nil, err
 	}
 	got := make(chan error, 1)
 	go func() {
@@ -258,6 +268,26 @@ func (s *Store) lock(ctx context.Context, id int) (unlock func(), err error) {
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("cannot lock %s: %w", lockName(id), err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// ErrTaken says that another node agent is at work on the same state directory.
+var ErrTaken = errors.New("another one is running")
+
+// BeAgent makes the caller the only node agent, until release or its end.
+func (s *Store) BeAgent() (release func(), err error) {
+	f, err := s.openLock()
+	if err != nil {
+		return nil, err
+	}
+	l := unix.Flock_t{Type: unix.F_WRLCK, Start: agent, Len: 1}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+			return nil, fmt.Errorf("%w, on %s", ErrTaken, s.dir)
+		}
+		return nil, fmt.Errorf("cannot lock %s: %w", f.Name(), err)
 	}
 	return func() { f.Close() }, nil
 }

@@ -21,9 +21,11 @@ const module = "github.com/vsrun/vsrun"
 // allowed are the rooms that the product has, and what of ours each may import.
 // Nothing points back up.
 var allowed = map[string][]string{
-	"cmd/vsrun":       {"nsutil/cgroup", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
+	"cmd/vsrun":       {"agent", "nsutil/cgroup", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
+	"cmd/vsd":         {"agent", "runtime", "plumbing", "nsutil", "stats"},
 	"cmd/ipmd":        {"runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
 	"cmd/vs-init":     {"runtime/service"},
+	"agent":           {"runtime", "runtime/service", "plumbing", "nsutil"},
 	"runtime":         {"nsutil/cgroup", "runtime/service", "runtime/units", "runtime/volume", "plumbing", "nsutil", "stats", "stats/ipmd"},
 	"runtime/service": {"nsutil/cgroup", "nsutil"},
 	"runtime/units":   {"nsutil/cgroup", "runtime/service"},

@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"unicode"
 
 	"github.com/spf13/cobra"
 
-	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime"
 )
 
@@ -90,40 +88,7 @@ func setting(env, standard string) string {
 
 // runtime opens what virtual servers are kept and run in.
 func (a *app) runtime() (*runtime.Runtime, error) {
-	if os.Geteuid() != 0 {
-		return nil, &plumbing.Refusal{Err: errors.New("only root may do this"), Cure: "try: sudo vsrun …"}
-	}
-	for _, dir := range []*string{&a.stateDir, &a.runDir, &a.netnsDir} {
-		abs, err := filepath.Abs(*dir)
-		if err != nil {
-			return nil, err
-		}
-		*dir = abs
-	}
-	id, err := runtime.MachineID()
-	if err != nil {
-		return nil, err
-	}
-	return &runtime.Runtime{
-		Store:     runtime.OpenStore(a.stateDir),
-		StateDir:  a.stateDir,
-		RunDir:    a.runDir,
-		NetnsDir:  a.netnsDir,
-		Init:      initProgram(),
-		MachineID: id,
-	}, nil
-}
-
-// initProgram is where vs-init is: beside vsrun.
-func initProgram() string {
-	if path := os.Getenv("VSRUN_INIT"); path != "" {
-		return path
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return "vs-init"
-	}
-	return filepath.Join(filepath.Dir(self), "vs-init")
+	return runtime.Open(a.stateDir, a.runDir, a.netnsDir)
 }
 
 // An exitError is a status that was reached without anything to say.

@@ -11,11 +11,11 @@ import (
 )
 
 // programs are the commands under test.
-var programs = []string{"vsrun", "ipmd", "vs-init"}
+var programs = []string{"vsrun", "vsd", "ipmd", "vs-init"}
 
 var built = sync.OnceValues(build)
 
-// Programs is the directory that holds vsrun, ipmd and vs-init: VSRUN_BIN, or
+// Programs is the directory that holds vsrun, vsd, ipmd and vs-init: VSRUN_BIN, or
 // built from the source, once in a test process.
 func Programs(t testing.TB) string {
 	t.Helper()

@@ -10,7 +10,7 @@ import (
 
 func TestProgramsRun(t *testing.T) {
 	h := lab.New(t)
-	for _, name := range []string{"vsrun", "ipmd", "vs-init"} {
+	for _, name := range []string{"vsrun", "vsd", "ipmd", "vs-init"} {
 		if _, err := os.Stat(filepath.Join(lab.Programs(t), name)); err != nil {
 			t.Error(err)
 		}
