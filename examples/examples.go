@@ -1,5 +1,5 @@
-// Package examples holds documents of virtual servers to start from; README.md
-// tells about each.
+// Package examples holds documents of virtual servers to start from, README.md
+// tells about each, and a configuration of ipmd.
 package examples
 
 import "embed"

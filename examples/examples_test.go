@@ -7,9 +7,10 @@ import (
 
 	"github.com/vsrun/vsrun/examples"
 	"github.com/vsrun/vsrun/runtime"
+	"github.com/vsrun/vsrun/stats/ipmd"
 )
 
-// Each is a virtual server, and the README knows it.
+// Each but the daemon's is a virtual server, and the README knows it.
 func TestDocuments(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
@@ -20,6 +21,9 @@ func TestDocuments(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
+		if e.Name() == "ipmd.yaml" {
+			continue
+		}
 		f, err := examples.Documents.Open(e.Name())
 		if err != nil {
 			t.Fatal(err)
@@ -32,5 +36,16 @@ func TestDocuments(t *testing.T) {
 		if !strings.Contains(string(readme), e.Name()) {
 			t.Errorf("README.md says nothing of %s", e.Name())
 		}
+	}
+}
+
+func TestConfiguration(t *testing.T) {
+	f, err := examples.Documents.Open("ipmd.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := ipmd.ReadConfig(f, "ipmd.yaml"); err != nil {
+		t.Error(err)
 	}
 }

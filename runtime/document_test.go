@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/vsrun/vsrun/document"
 )
 
 const everything = `id: 8
@@ -89,13 +91,13 @@ func TestReadDocumentsRefuses(t *testing.T) {
 				`f:4:10: name "a b" holds something else than a-z, A-Z, 0-9, '.', '_' and '-'` + "\n" +
 				`f:5:36: "daily" is none of always, on-failure, never`},
 		{"a service's reload", "id: 8\nservices:\n- {name: a, command: [x], reload: [HUP]}\n- {name: b, command: [x], reload: {signals: HUP}}\n- {name: c, command: [x], reload: HUPP}\n",
-			"f:3:35: a signal, or the field signal or command, is expected here\n" +
+			"f:3:35: a signal, or the field signal or command, is expected here, not a list\n" +
 				"f:4:36: unknown field signals\n" +
 				`f:5:35: reload "HUPP" is no signal such as TERM`},
 		{"the second document", "id: 8\n---\nid: 0\n", "f:3:5: id is missing, or 0: it is 1 to 4094"},
 		{"a gateway and a default route", "id: 8\ninterfaces: [{name: eth0, port: eth1, addresses: [192.0.2.8/24], gateways: [192.0.2.1]}]\nroutes: [{to: 0.0.0.0/0, via: 192.0.2.2}]\n",
 			"f:3:10: route default via 192.0.2.2: there is one with its destination and metric"},
-		{"too large", strings.Repeat("#", maxDocument+1), "cannot read f: it is larger than 4 MiB"},
+		{"too large", strings.Repeat("#", document.MaxSize+1), "cannot read f: it is larger than 4 MiB"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/vsrun/vsrun/document"
 )
 
 // Where people err most: the place is told to the column, in documents of every
@@ -98,10 +100,10 @@ func TestBombs(t *testing.T) {
 		"deep lists":              strings.Repeat("[", 1<<20),
 		"deep fields":             strings.Repeat("{a: ", 1<<18),
 		"deep indentation":        strings.Repeat("- ", 1<<18),
-		"a long word":             "id: 8\nname: " + strings.Repeat("a", maxDocument-100),
-		"a long number":           "id: " + strings.Repeat("9", maxDocument-100),
+		"a long word":             "id: 8\nname: " + strings.Repeat("a", document.MaxSize-100),
+		"a long number":           "id: " + strings.Repeat("9", document.MaxSize-100),
 		"a long key":              strings.Repeat("a", 1<<20) + ": 1\n",
-		"zeros":                   strings.Repeat("\x00", maxDocument),
+		"zeros":                   strings.Repeat("\x00", document.MaxSize),
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
@@ -122,7 +124,7 @@ func TestUnreadable(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	// The longest document.
-	text := "id: 8\n#" + strings.Repeat("x", maxDocument-len("id: 8\n#"))
+	text := "id: 8\n#" + strings.Repeat("x", document.MaxSize-len("id: 8\n#"))
 	if list, err := readServers(iotest.HalfReader(strings.NewReader(text)), "f"); err != nil || len(list) != 1 {
 		t.Errorf("of %d bytes: %v", len(text), err)
 	}

@@ -15,7 +15,7 @@ import (
 // is not changed.
 func TestPartsOfARecord(t *testing.T) {
 	s := OpenStore(t.TempDir())
-	whole := document(t, everything).record()
+	whole := serverOf(t, everything).record()
 	for n := range len(whole) - 2 { // all but the last brace and the line feed
 		if err := os.WriteFile(s.path(8), whole[:n], 0o600); err != nil {
 			t.Fatal(err)
@@ -92,7 +92,7 @@ func TestUnreadableRecord(t *testing.T) {
 // Whoever reads while somebody writes gets the old record or the new one.
 func TestSaveIsAtomic(t *testing.T) {
 	s := OpenStore(t.TempDir())
-	short, long := VirtualServer{ID: 8}, document(t, everything)
+	short, long := VirtualServer{ID: 8}, serverOf(t, everything)
 	if err := s.save(short); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestSaveIsAtomic(t *testing.T) {
 // What a crash in the middle of writing has left is nothing, and in nobody's way.
 func TestHalfWrittenRecord(t *testing.T) {
 	s := OpenStore(t.TempDir())
-	half := document(t, everything).record()[:50]
+	half := serverOf(t, everything).record()[:50]
 	leave := func() {
 		if err := os.WriteFile(s.fresh(8), half, 0o600); err != nil {
 			t.Fatal(err)
@@ -159,7 +159,7 @@ func TestSaveFails(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(s.fresh(8), "full"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	err := s.save(document(t, everything))
+	err := s.save(serverOf(t, everything))
 	if err == nil || !strings.HasPrefix(err.Error(), "cannot store vs8 (finance): ") {
 		t.Errorf("got %v", err)
 	}

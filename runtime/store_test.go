@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func document(t *testing.T, text string) VirtualServer {
+func serverOf(t *testing.T, text string) VirtualServer {
 	t.Helper()
 	list, err := readServers(strings.NewReader(text), "document")
 	if err != nil {
@@ -45,12 +45,12 @@ func TestStore(t *testing.T) {
 		t.Errorf("an empty store has vs8: %v", err)
 	}
 	for range 3 {
-		if err := s.save(document(t, everything)); err != nil {
+		if err := s.save(serverOf(t, everything)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	vs, err := s.Load(8)
-	if err != nil || !same(vs, document(t, everything)) {
+	if err != nil || !same(vs, serverOf(t, everything)) {
 		t.Errorf("%+v, %v", vs, err)
 	}
 	for _, word := range []string{"8", "vs8", "VS8", "finance", "Finance"} {
@@ -89,7 +89,7 @@ func files(t *testing.T, dir string) string {
 // A record that is not ours to read is told, left as it is, and does not hide
 // the others.
 func TestStoreDamaged(t *testing.T) {
-	good := string(document(t, everything).record())
+	good := string(serverOf(t, everything).record())
 	for name, text := range map[string]string{
 		"empty":       "",
 		"half":        good[:len(good)/2],
@@ -143,10 +143,10 @@ func TestClaim(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := OpenStore(t.TempDir())
-			if err := s.claim(t.Context(), document(t, tt.first), "machine"); err != nil {
+			if err := s.claim(t.Context(), serverOf(t, tt.first), "machine"); err != nil {
 				t.Fatal(err)
 			}
-			second := document(t, tt.second)
+			second := serverOf(t, tt.second)
 			err := s.claim(t.Context(), second, "machine")
 			got := ""
 			if err != nil {

@@ -23,6 +23,7 @@ type options struct {
 	runDir   string
 	netnsDir string
 	socket   string // "" is ipmd.sock in runDir
+	config   string
 }
 
 // A usageError is a command line that cannot be understood.
@@ -36,9 +37,25 @@ and sent, by interface and in total, and its IP, ICMP, TCP and UDP counters.
   GET /metrics             all, for Prometheus
   GET /healthz             ok
 
+The configuration file is YAML. It need not be there; all of its fields, as they are
+without it:
+
+` + fields + `
+A file with anything wrong in it is refused, with line and column of all that is.
+SIGHUP reads it again, and a bad one changes nothing.
+
 The socket is root's. To let a group ask, too: chgrp GROUP SOCKET after each start.
 SIGTERM and SIGINT end ipmd once the requests under way are answered; a second
 one ends it at once.`
+
+const fields = `  maxAge: 1s                  # how old a shared sample may be, for askers that do not say
+  access: []                  # who else than root may ask what: see examples/ipmd.yaml
+  limits:
+    connections: 4096         # open at once
+    connectionsPerPeer: 2048  # of those, by one user or certificate
+    requests: 2048            # answered at once
+    watchers: 1024            # of the stream, at once
+`
 
 const examples = `  ipmd
   ipmd --socket /run/ipmd-test.sock
@@ -71,6 +88,7 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&o.stateDir, "state-dir", fromEnv("VSRUN_STATE_DIR", "/var/lib/vsrun"), "`directory` of saved virtual servers (VSRUN_STATE_DIR)")
 	flags.StringVar(&o.runDir, "run-dir", fromEnv("VSRUN_RUN_DIR", "/run/vsrun"), "`directory` of sockets and locks (VSRUN_RUN_DIR)")
 	flags.StringVar(&o.netnsDir, "netns-dir", fromEnv("VSRUN_NETNS_DIR", "/run/netns"), "`directory` of network namespaces (VSRUN_NETNS_DIR)")
+	flags.StringVar(&o.config, "config", defaultConfig, "configuration `file`; the default one may be missing")
 	flags.StringVar(&o.socket, "socket", "", "`path` to answer on (default ipmd.sock in the run directory)")
 	return cmd
 }
@@ -91,7 +109,15 @@ func serve(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("cannot find the socket's directory: %w", err)
 	}
+	config, err := o.readConfig()
+	if err != nil {
+		return err
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	server := &ipmd.Server{Sources: sources(o, log), Log: log}
+	if err := server.Configure(config); err != nil {
+		return err
+	}
+	defer onHangup(func() { o.reload(server, log) })()
 	return server.ListenAndServe(ctx, socket)
 }

@@ -26,5 +26,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "hint: ipmd --help lists the flags")
 		os.Exit(2)
 	}
+	if e, ok := errors.AsType[interface {
+		error
+		Hint() string
+	}](err); ok {
+		fmt.Fprintln(os.Stderr, "hint:", e.Hint())
+	}
 	os.Exit(1)
 }

@@ -10,11 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/vsrun/vsrun/stats/ipmd"
 	"github.com/vsrun/vsrun/test/lab"
@@ -161,18 +163,45 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 }
 
 // start starts ipmd on a new socket.
-func start(t *testing.T, args ...string) (*exec.Cmd, ipmd.Client, *bytes.Buffer) {
+func start(t *testing.T, args ...string) (*exec.Cmd, ipmd.Client, *output) {
 	t.Helper()
 	return startOn(t, filepath.Join(t.TempDir(), "ipmd.sock"), args...)
 }
 
-func startOn(t *testing.T, socket string, args ...string) (*exec.Cmd, ipmd.Client, *bytes.Buffer) {
+func startOn(t *testing.T, socket string, args ...string) (*exec.Cmd, ipmd.Client, *output) {
 	t.Helper()
 	cmd := command(t, append([]string{"--socket", socket}, args...)...)
-	log := new(bytes.Buffer)
+	log := new(output)
 	cmd.Stderr = log
 	waitFor(t, cmd, socket)
 	return cmd, ipmd.Client{Socket: socket}, log
+}
+
+// output is what a running program has written.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+func waitForLog(t *testing.T, log *output, words string) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), words); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the log lacks %q:\n%s", words, log)
+		}
+	}
 }
 
 // waitFor starts cmd and waits until it listens. The test's end kills it.
@@ -191,5 +220,49 @@ func waitFor(t *testing.T, cmd *exec.Cmd, socket string) {
 		if time.Now().After(end) {
 			t.Fatalf("not listening after 10 s: %v", err)
 		}
+	}
+}
+
+func TestConfiguration(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ipmd.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := command(t, "--config", file).CombinedOutput()
+	if want := "ipmd: cannot read the configuration: open " + file + ": no such file or directory\n"; err == nil || string(out) != want {
+		t.Errorf("%s, want %s", out, want)
+	}
+	write("maxAge: soon\nbogus: 1\n")
+	out, err = command(t, "--config", file).CombinedOutput()
+	want := "ipmd: cannot use the configuration: " + file + ":1:9: soon is not a time, such as 10s or 1m30s\n" +
+		file + ":2:1: unknown field bogus\nhint: ipmd --help explains the file's fields\n"
+	if err == nil || string(out) != want {
+		t.Errorf("%s, want %s", out, want)
+	}
+	write("maxAge: 2s\n")
+	daemon, client, log := start(t, "--config", file)
+	for _, test := range []struct{ text, logged string }{
+		{"maxAge: -2s\n", "the configuration stays as it was"},
+		{"maxAge: 3s\n", "the configuration was read again"},
+	} {
+		write(test.text)
+		daemon.Process.Signal(syscall.SIGHUP)
+		waitForLog(t, log, test.logged)
+	}
+	if _, err := client.Stats(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// What --help says of the file is what a file may say, and what holds without one.
+func TestHelpShowsTheDefaults(t *testing.T) {
+	config, err := ipmd.ReadConfig(strings.NewReader(fields), "help")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(ipmd.DefaultConfig(), config, cmpopts.EquateEmpty()); d != "" {
+		t.Error(d)
 	}
 }

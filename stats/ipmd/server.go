@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vsrun/vsrun/stats"
@@ -33,11 +34,20 @@ type Server struct {
 	// slog.Default.
 	Log *slog.Logger
 
+	config atomic.Pointer[Config] // nil: DefaultConfig
+
 	routes sync.Once
 	mux    http.ServeMux
 
 	mu      sync.Mutex
 	failing map[int]string // what was logged, by the virtual server's ID
+}
+
+// Configure has the server go by a configuration from now on. On an error
+// nothing has changed.
+func (s *Server) Configure(c Config) error {
+	s.config.Store(&c)
+	return nil
 }
 
 // ServeHTTP answers one request.

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/vsrun/vsrun/stats/ipmd"
+)
+
+const defaultConfig = "/etc/vsrun/ipmd.yaml"
+
+// readConfig reads the configuration file. The one that nobody has asked for
+// need not be there.
+func (o options) readConfig() (ipmd.Config, error) {
+	f, err := os.Open(o.config)
+	if errors.Is(err, fs.ErrNotExist) && o.config == defaultConfig {
+		return ipmd.DefaultConfig(), nil
+	}
+	if err != nil {
+		return ipmd.Config{}, fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	defer f.Close()
+	config, err := ipmd.ReadConfig(f, o.config)
+	if err != nil {
+		return ipmd.Config{}, fmt.Errorf("cannot use the configuration: %w", err)
+	}
+	return config, nil
+}
+
+// onHangup calls reload at each SIGHUP until stop.
+func onHangup(reload func()) (stop func()) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		for range hangup {
+			reload()
+		}
+	}()
+	return func() { signal.Stop(hangup); close(hangup) }
+}
+
+// reload has the server take the file as it is now. A bad one changes nothing.
+func (o options) reload(server *ipmd.Server, log *slog.Logger) {
+	config, err := o.readConfig()
+	if err == nil {
+		err = server.Configure(config)
+	}
+	if err != nil {
+		log.Error("the configuration stays as it was", "err", err)
+		return
+	}
+	log.Info("the configuration was read again", "file", o.config)
+}

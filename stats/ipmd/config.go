@@ -1,0 +1,102 @@
+package ipmd
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/vsrun/vsrun/document"
+)
+
+// A Config is ipmd's configuration file. What it leaves out is as in
+// DefaultConfig.
+type Config struct {
+	// MaxAge is how old a sample may be that an asker is given who does not say.
+	MaxAge time.Duration `yaml:"maxAge"`
+
+	Access []Rule `yaml:"access"`
+	Limits Limits `yaml:"limits"`
+}
+
+// Limits bound what those who ask can make ipmd hold and do.
+type Limits struct {
+	Connections        int `yaml:"connections"`        // open at once
+	ConnectionsPerPeer int `yaml:"connectionsPerPeer"` // of those, by one user or certificate
+	Requests           int `yaml:"requests"`           // answered at once
+	Watchers           int `yaml:"watchers"`           // of the stream, at once
+}
+
+// DefaultConfig is that of an empty file.
+func DefaultConfig() Config {
+	return Config{
+		MaxAge: time.Second,
+		Limits: Limits{Connections: 4096, ConnectionsPerPeer: 2048, Requests: 2048, Watchers: 1024},
+	}
+}
+
+// A ConfigError is everything wrong with a configuration file, in order.
+type ConfigError struct{ document.Errors }
+
+// Hint is where the file is explained.
+func (e *ConfigError) Hint() string { return "ipmd --help explains the file's fields" }
+
+var dialect = document.Dialect{Expected: map[string]string{
+	"ipmd.Config": "ipmd's fields are expected here",
+	"ipmd.Limits": "limits' fields are expected here",
+	"ipmd.Rule":   "a rule's fields are expected here",
+}}
+
+// ReadConfig reads YAML. Everything that is wrong is reported at once, each with
+// name, line and column.
+func ReadConfig(r io.Reader, name string) (Config, error) {
+	config, seen := DefaultConfig(), false
+	errs, err := dialect.Read(r, name, func(doc document.Document) []error {
+		if seen {
+			return []error{fmt.Errorf("%s: there is more than one document in it", name)}
+		}
+		seen = true
+		return doc.Decode(&config, func(bool) []document.Problem { return config.Validate() })
+	})
+	if err != nil {
+		return Config{}, err
+	}
+	if len(errs) > 0 {
+		return Config{}, &ConfigError{errs}
+	}
+	return config, nil
+}
+
+// Validate reports everything that is wrong with it.
+func (c Config) Validate() []document.Problem {
+	var problems []document.Problem
+	add := func(path, format string, args ...any) {
+		problems = append(problems, document.Problem{Path: path, Err: fmt.Errorf(format, args...)})
+	}
+	if c.MaxAge < 0 || c.MaxAge > time.Hour {
+		add("maxAge", "%s is out of range: 0 to 1h", c.MaxAge)
+	}
+	for k, r := range c.Access {
+		r.validate(func(path, format string, args ...any) {
+			add(strings.TrimSuffix(fmt.Sprintf("access[%d].%s", k, path), "."), format, args...)
+		})
+	}
+	c.Limits.validate(add)
+	return problems
+}
+
+func (l Limits) validate(add func(path, format string, args ...any)) {
+	for _, limit := range []struct {
+		name  string
+		value int
+	}{
+		{"connections", l.Connections},
+		{"connectionsPerPeer", l.ConnectionsPerPeer},
+		{"requests", l.Requests},
+		{"watchers", l.Watchers},
+	} {
+		if limit.value < 1 || limit.value > 1_000_000 {
+			add("limits."+limit.name, "%d is out of range: 1 to 1000000", limit.value)
+		}
+	}
+}

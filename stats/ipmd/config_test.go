@@ -1,0 +1,77 @@
+package ipmd
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestReadConfig(t *testing.T) {
+	for text, want := range map[string]func(*Config){
+		"":                 func(*Config) {},
+		"# nothing\n---\n": func(*Config) {},
+		"{}":               func(*Config) {},
+		"maxAge: 0s":       func(c *Config) { c.MaxAge = 0 },
+		`{"maxAge": "1m30s", "limits": {"requests": 7}}`: func(c *Config) { c.MaxAge = 90 * time.Second; c.Limits.Requests = 7 },
+		"access:\n- {user: 0, servers: [8, web], ask: [cluster]}\n- {group: root, servers: [all]}\n- {certificate: node2, servers: [9]}\n": func(c *Config) {
+			c.Access = []Rule{
+				{User: "0", Servers: []string{"8", "web"}, Ask: []string{"cluster"}},
+				{Group: "root", Servers: []string{"all"}},
+				{Certificate: "node2", Servers: []string{"9"}},
+			}
+		},
+	} {
+		config := DefaultConfig()
+		want(&config)
+		got, err := ReadConfig(strings.NewReader(text), "f")
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+		if d := cmp.Diff(config, got); d != "" {
+			t.Errorf("%s (-want +got):\n%s", text, d)
+		}
+	}
+}
+
+func TestReadConfigRefuses(t *testing.T) {
+	for _, test := range []struct{ text, want string }{
+		{"- maxAge: 1s", "f:1:1: ipmd's fields are expected here, not a list"},
+		{"maxAge: [\n", "f:2:1: did not find expected node content"},
+		{"maxAge: 1s\n---\nmaxAge: 2s\n", "f: there is more than one document in it"},
+		{"colour: red\nmaxAge: soon\nlimits: {requests: many, conections: 3}\naccess: {user: root}\n",
+			"f:1:1: unknown field colour\nf:2:9: soon is not a time, such as 10s or 1m30s\nf:3:20: many is not a whole number\n" +
+				"f:3:26: unknown field conections\nf:4:9: a list is expected here"},
+		{"maxAge: 61m\nlimits:\n  requests: 0\n  watchers: 1000001\n",
+			"f:1:9: 1h1m0s is out of range: 0 to 1h\nf:3:13: 0 is out of range: 1 to 1000000\nf:4:13: 1000001 is out of range: 1 to 1000000"},
+		{"access: [root]", "f:1:10: a rule's fields are expected here"},
+		{"access:\n- {servers: [8]}\n- {user: root, group: root, servers: [8]}\n",
+			"f:2:3: one of user, group and certificate is expected in a rule\nf:3:3: one of user, group and certificate is expected in a rule"},
+		{"access:\n- user: no-such-user\n- {group: no-such-group, servers: [8], ask: [stats, all]}\n",
+			`f:2:9: there is no user "no-such-user" in /etc/passwd: one that is elsewhere is named by number` + "\n" +
+				"f:2:3: servers are missing: numbers and names, or all\n" +
+				`f:3:11: there is no group "no-such-group" in /etc/group: one that is elsewhere is named by number` + "\n" +
+				`f:3:53: "all" is none of [stats metrics stream cluster]`},
+	} {
+		config, err := ReadConfig(strings.NewReader(test.text), "f")
+		if err == nil {
+			t.Errorf("%s: read as %+v", test.text, config)
+			continue
+		}
+		if d := cmp.Diff(test.want, err.Error()); d != "" {
+			t.Errorf("%s (-want +got):\n%s", test.text, d)
+		}
+	}
+}
+
+func FuzzReadConfig(f *testing.F) {
+	f.Add("maxAge: 1s\naccess: [{user: root, servers: [all], ask: [stats]}]\nlimits: {requests: 1}\n")
+	f.Add("a: &a [*a]\nlimits: *a\naccess: *a\n---\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		config, err := ReadConfig(strings.NewReader(text), "f")
+		if err == nil && len(config.Validate()) > 0 {
+			t.Errorf("%+v was accepted", config)
+		}
+	})
+}
