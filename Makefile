@@ -37,9 +37,9 @@ build: ## the programs, into bin/
 test: lint build ## everything: lint, then all tests here, as an ordinary user, and in virtual machines
 	@test/install
 	@rm -rf $(CACHE)/tests && mkdir -p $(CACHE)/tests
-	@status=0; lanes="native vm"; \
-	if [ "$$(id -u)" = 0 ]; then lanes="native as-user vm"; fi; \
-	for lane in $$lanes; do $(MAKE) --no-print-directory check-$$lane || status=1; done; \
+	@lanes="check-native check-vm"; [ "$$(id -u)" != 0 ] || lanes="$$lanes check-as-user"; \
+	echo "== $$lanes, at once; each shows its results when it has ended, the last after about 15 minutes"; \
+	$(MAKE) --no-print-directory --keep-going --jobs --output-sync=target $$lanes; status=$$?; \
 	$(MAKE) --no-print-directory summary; exit $$status
 
 test-vm: build ## tests on other kernels, in virtual machines: KERNELS="6.1 6.12"
@@ -84,8 +84,9 @@ check-as-user:
 	VSRUN_REQUIRE=all,-root,-cgroup2 $(TOOL) gotestsum --format standard-quiet \
 		--jsonfile $(CACHE)/tests/as-user.json --raw-command -- test/as-user $$packages
 
+# Virtual machines take all the processors; tests here mostly wait, and mind waiting more.
 check-vm: vm
-	@test/on-kernels $(KERNELS)
+	@nice test/on-kernels $(KERNELS)
 
 vm:
 	@$(GO) build -o bin/vm ./test/vm
