@@ -25,7 +25,8 @@ func (a *app) statsCommand() *cobra.Command {
 		Long: `Show what the interfaces of virtual servers have counted, what their processes use,
 where the host has cgroups, and with -o json also the protocol counters (MIBs) of
 their namespaces. They are asked of ipmd where it
-runs, and read from the kernel otherwise.`,
+runs, and read from the kernel otherwise. Without IDs the last line is the sum of
+all virtual servers of this host.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := a.runtime()
 			if err != nil {
@@ -36,7 +37,7 @@ runs, and read from the kernel otherwise.`,
 				if err != nil {
 					return fmt.Errorf("cannot read counters: %w", err)
 				}
-				err = a.print(format, samples, func(w io.Writer, _ bool) { statsTable(w, samples) })
+				err = a.print(format, samples, func(w io.Writer, _ bool) { statsTable(w, samples, len(args) == 0) })
 				if err != nil || !watch || !pause(c.Context()) {
 					return err
 				}
@@ -72,16 +73,22 @@ func (a *app) samples(ctx context.Context, r *runtime.Runtime, args []string, di
 	return samples, err
 }
 
-func statsTable(w io.Writer, samples []stats.Sample) {
+// statsTable ends with the sum of them all where they are all that there are.
+func statsTable(w io.Writer, samples []stats.Sample, complete bool) {
 	row(w, "ID", "NAME", "INTERFACE", "RX BYTES", "RX PACKETS", "RX ERRORS", "RX DROPPED", "TX BYTES", "TX PACKETS", "TX ERRORS", "TX DROPPED")
-	line := func(s stats.Sample, name string, c stats.Counters) {
-		row(w, s.ID, s.Name, name, c.RxBytes, c.RxPackets, c.RxErrors, c.RxDropped, c.TxBytes, c.TxPackets, c.TxErrors, c.TxDropped)
+	line := func(id any, name, device string, c stats.Counters) {
+		row(w, id, name, device, c.RxBytes, c.RxPackets, c.RxErrors, c.RxDropped, c.TxBytes, c.TxPackets, c.TxErrors, c.TxDropped)
 	}
+	var all stats.Counters
 	for _, s := range samples {
 		for _, i := range s.Interfaces {
-			line(s, i.Name, i.Counters)
+			line(s.ID, s.Name, i.Name, i.Counters)
 		}
-		line(s, "total", s.Total)
+		line(s.ID, s.Name, "total", s.Total)
+		all = all.Plus(s.Total)
+	}
+	if complete {
+		line("all", "-", "total", all)
 	}
 	useTable(w, samples)
 }
