@@ -346,6 +346,23 @@ func ourVLANs(links []netlink.Link) []*netlink.Vlan {
 	return ours
 }
 
+// OurBonds are the names of the host's bonds that we made.
+func (h *Handle) OurBonds() ([]string, error) {
+	host, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	links, err := host.LinkList()
+	var names []string
+	for _, l := range links {
+		if decodePort(l).isOurBond() {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	return names, err
+}
+
 // usedOnHost are the indexes of devices that something on the host needs, VLANs of
 // ours aside, or that take in frames for somebody's MAC, wherever that one is.
 func (h *Handle) usedOnHost(host netlinksafe.Handle, links []netlink.Link, leaving []Link) (map[int]bool, error) {

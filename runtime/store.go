@@ -227,6 +227,8 @@ func (s *Store) sync() error {
 	return d.Sync()
 }
 
+const lockFile = "lock"
+
 // The locks beside those of the virtual servers, which have their numbers.
 const (
 	whole = 0         // what concerns all virtual servers; it is taken last
@@ -239,7 +241,7 @@ func (s *Store) openLock() (*os.File, error) {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the state directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the lock: %w", err)
 	}

@@ -10,6 +10,16 @@ import (
 // Name is the cgroup of a virtual server, by its number.
 func Name(id int) string { return fmt.Sprintf("vs%d", id) }
 
+// Number is the virtual server's whose cgroup has the name; 0 for another's.
+func Number(name string) int {
+	word, ok := strings.CutPrefix(name, "vs")
+	n, err := strconv.Atoi(word)
+	if !ok || err != nil || Name(n) != name {
+		return 0
+	}
+	return n
+}
+
 const ofService = ".service" // no file of the kernel's has that ending
 
 // ServiceName is the cgroup of a service below its virtual server's, the nth. No

@@ -159,6 +159,19 @@ func (t *Tree) Open(name string) *Group {
 	return t.each(func(path string) (*os.File, error) { return openDir(place(path, name)) })
 }
 
+// Numbers are those of the virtual servers that have a cgroup in any hierarchy.
+func (t *Tree) Numbers() (ids []int) {
+	for _, path := range t.paths {
+		found, _ := filepath.Glob(place(path, "vs*"))
+		for _, dir := range found {
+			if id := Number(filepath.Base(dir)); id > 0 {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
+
 func openDir(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
 }

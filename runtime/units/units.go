@@ -67,6 +67,18 @@ func (v Server) loaded() (names []string) {
 	return names
 }
 
+// Numbers are those of the virtual servers that systemd has a unit of.
+func Numbers() (ids []int) {
+	paths, _ := filepath.Glob(filepath.Join(transient, "vsrun-vs*-*.service"))
+	for _, p := range paths {
+		name, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(p), "vsrun-"), "-")
+		if id := cgroup.Number(name); id > 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // Report tells how the services stand. Those that run as want has them are in Wanted
 // as they are there, others by their names.
 func (v Server) Report(ctx context.Context, want []service.Service) (service.Report, error) {

@@ -133,8 +133,11 @@ var makers = map[string]struct {
 	"btrfs": {[]string{"mkfs.btrfs", "-q", "-f"}, "btrfs-progs"},
 }
 
+// Unfinished ends the name of an image until its filesystem is whole.
+const Unfinished = ".new"
+
 func makeImage(v service.Volume, image string) (err error) {
-	tmp := image + ".new"
+	tmp := image + Unfinished
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -1,0 +1,318 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vsrun/vsrun/nsutil"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
+	"github.com/vsrun/vsrun/plumbing"
+	"github.com/vsrun/vsrun/runtime/service"
+	"github.com/vsrun/vsrun/runtime/units"
+	"github.com/vsrun/vsrun/runtime/volume"
+)
+
+// Litter is what is ours on this host, and should not be there.
+type Litter struct {
+	Things []string // what there is, in words
+	Kept   []string // what nobody but its owner may remove, and why
+}
+
+func (l *Litter) add(format string, args ...any) {
+	l.Things = append(l.Things, fmt.Sprintf(format, args...))
+}
+
+// clear adds one that is removed, if it is to be.
+func (l *Litter) clear(remove bool, what string, removal func() error) error {
+	if remove {
+		if err := removal(); err != nil {
+			return fmt.Errorf("cannot remove %s: %w", what, err)
+		}
+	}
+	l.Things = append(l.Things, what)
+	return nil
+}
+
+// Litter finds what crashes, and people, have left behind, and removes it if it is told
+// to. What somebody is at work on is none: it is looked at again under his lock. What
+// commands remove by themselves they still do: this is for what nobody runs a command
+// for any more.
+func (r *Runtime) Litter(ctx context.Context, remove bool) (Litter, error) {
+	var all Litter
+	ids, err := r.traces()
+	if err != nil {
+		return all, err
+	}
+	var errs []error
+	for _, id := range ids {
+		errs = append(errs, r.litterOf(ctx, id, remove, &all))
+	}
+	return all, errors.Join(append(errs, r.litterOfPorts(ctx, remove, &all))...)
+}
+
+// traces are the numbers of virtual servers that something on this host is named for.
+func (r *Runtime) traces() ([]int, error) {
+	_, err := os.Lstat(filepath.Join(r.StateDir, lockFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, &plumbing.Refusal{
+			Err:  fmt.Errorf("no virtual server has ever been kept in %s: everything would look as if nobody needed it", r.StateDir),
+			Cure: "name the state directory with --state-dir",
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	ids := append(cgroup.Find().Numbers(), units.Numbers()...)
+	for _, dir := range []string{r.StateDir, r.NetnsDir, r.RunDir} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		for _, e := range entries {
+			if m := trace.FindStringSubmatch(e.Name()); m != nil {
+				id, _ := strconv.Atoi(m[1])
+				ids = append(ids, id)
+			}
+		}
+	}
+	slices.Sort(ids)
+	ids = slices.DeleteFunc(slices.Compact(ids), func(id int) bool { return id > MaxID })
+	return ids, nil
+}
+
+// trace is a namespace or a directory, or a record that is not whole.
+var trace = regexp.MustCompile(`^(?:vs|\.vs)([1-9][0-9]{0,3})(?:\.json\.new)?$`)
+
+// litterOf looks, and if there is something, looks again when nobody is at work on it.
+func (r *Runtime) litterOf(ctx context.Context, id int, remove bool, all *Litter) error {
+	found, _, err := r.judge(ctx, id)
+	if err != nil || len(found.Things)+len(found.Kept) == 0 {
+		return err
+	}
+	unlock, err := r.Store.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	found, s, err := r.judge(ctx, id)
+	if err != nil {
+		return err
+	}
+	all.Kept = append(all.Kept, found.Kept...)
+	if remove && len(found.Things) > 0 {
+		if err := s.do(ctx); err != nil {
+			return fmt.Errorf("cannot remove %s: %w", strings.Join(found.Things, ", "), err)
+		}
+	}
+	all.Things = append(all.Things, found.Things...)
+	return nil
+}
+
+// A sweep removes what was found of one virtual server.
+type sweep []func(context.Context) error
+
+func (s sweep) do(ctx context.Context) error {
+	var errs []error
+	for _, one := range s {
+		errs = append(errs, one(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// judge says what of all that there is of a virtual server should not be.
+func (r *Runtime) judge(ctx context.Context, id int) (found Litter, s sweep, err error) {
+	vs, err := r.Store.Load(id)
+	none := errors.Is(err, ErrNotFound)
+	if err != nil && !none { // nobody knows what should be
+		found.Kept = append(found.Kept, err.Error())
+		return found, nil, nil
+	}
+	alive, err := r.judgeInit(ctx, id, &found)
+	if err != nil || len(found.Kept) > 0 {
+		return found, nil, err
+	}
+	of := fmt.Sprintf("of vs%d, which there is not", id)
+	if !none {
+		of = fmt.Sprintf("of %s, which is disabled", vs)
+	}
+	unwanted, stop := none || vs.Disabled, false
+	switch path := r.place(id).Path(); {
+	case unwanted && r.published(id) == plumbing.Ours:
+		found.add("namespace %s %s", path, of)
+		stop = true
+	case halfPublished(path):
+		found.add("name %s without a namespace", path)
+		s = append(s, func(context.Context) error { return nsutil.Unpublish(path) })
+	}
+	if alive && unwanted {
+		found.add("init %s", of)
+		stop = true
+	}
+	if unwanted && r.units(VirtualServer{ID: id}).Any() {
+		found.add("units %s", of)
+		stop = true
+	}
+	if stop {
+		s = append(s, func(ctx context.Context) error { return r.takeDown(ctx, id, OwnTimeout) })
+	}
+	if !alive {
+		s = append(s, r.judgeDead(id, &found)...)
+	}
+	s = append(s, r.judgeFiles(id, none, &found)...)
+	return found, s, nil
+}
+
+// judgeInit reports whether there is an init. One that is kept elsewhere is not ours to
+// end, whatever else bears its number.
+func (r *Runtime) judgeInit(ctx context.Context, id int, found *Litter) (alive bool, err error) {
+	c, err := r.find(id)
+	if errors.Is(err, service.ErrNotRunning) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer c.Close()
+	asked, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	now, err := c.Report(asked)
+	switch {
+	case errors.Is(err, service.ErrNotRunning):
+		return false, nil
+	case err != nil:
+		found.Kept = append(found.Kept, fmt.Sprintf("init of vs%d, process %d: %v", id, c.Pid(), err))
+	case now.Config.LogDir != r.logDir(id):
+		found.Kept = append(found.Kept, fmt.Sprintf("init of vs%d, process %d: another state directory's, it writes to %s", id, c.Pid(), now.Config.LogDir))
+	}
+	return true, nil
+}
+
+// judgeDead finds what an init has left that ended without anybody to see to it.
+func (r *Runtime) judgeDead(id int, found *Litter) (s sweep) {
+	before := len(found.Things)
+	if _, err := os.Lstat(r.vsDir(id)); err == nil {
+		found.add("run directory %s of an init that has ended", r.vsDir(id))
+	}
+	if g := cgroup.Find().Open(cgroup.Name(id)); g != nil {
+		g.Close()
+		found.add("cgroup %s of an init that has ended", cgroup.Name(id))
+	}
+	if len(found.Things) > before {
+		s = append(s, func(context.Context) error { return r.clear(id) })
+	}
+	images, _ := filepath.Glob(filepath.Join(r.volumesDir(id), "*"+volume.Unfinished))
+	for _, image := range images { // its maker would have the lock
+		found.add("unfinished volume %s", image)
+		s = append(s, func(context.Context) error { return os.Remove(image) })
+	}
+	return s
+}
+
+// judgeFiles finds what is left beside records.
+func (r *Runtime) judgeFiles(id int, none bool, found *Litter) (s sweep) {
+	if fresh := r.Store.fresh(id); exists(fresh) {
+		found.add("half a record, %s", fresh)
+		s = append(s, func(context.Context) error { return r.Store.remove(fresh) })
+	}
+	switch dir := r.keepDir(id); {
+	case !none || !exists(dir):
+	case holdsSomething(filepath.Join(dir, "private")) || holdsSomething(r.volumesDir(id)):
+		found.Kept = append(found.Kept, fmt.Sprintf("%s: data of vs%d, which there is not; to remove it: vsrun destroy %d", dir, id, id))
+	default:
+		found.add("logs of vs%d, which there is not, in %s", id, dir)
+		s = append(s, func(context.Context) error { return os.RemoveAll(dir) })
+	}
+	return s
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+func holdsSomething(dir string) bool {
+	entries, _ := os.ReadDir(dir)
+	return len(entries) > 0
+}
+
+// published says whose the namespace is that has a virtual server's name.
+func (r *Runtime) published(id int) plumbing.Presence {
+	h, err := plumbing.Open(r.place(id))
+	if err != nil { // a file that is no namespace
+		return plumbing.Foreign
+	}
+	defer h.Close()
+	have, err := h.Observe(plumbing.Network{})
+	if err != nil {
+		return plumbing.Foreign
+	}
+	return have.Namespace
+}
+
+// halfPublished is the file of a name that nothing has been mounted on.
+func halfPublished(path string) bool {
+	ns, err := nsutil.Open(path)
+	if err == nil {
+		ns.Close()
+	}
+	return errors.Is(err, os.ErrNotExist) && exists(path)
+}
+
+// litterOfPorts looks at what virtual servers share.
+func (r *Runtime) litterOfPorts(ctx context.Context, remove bool, all *Litter) error {
+	unlock, err := r.Store.lock(ctx, host)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	var errs []error
+	halves, _ := filepath.Glob(r.Store.freshPort("*"))
+	for _, half := range halves {
+		errs = append(errs, all.clear(remove, "half a record, "+half, func() error { return r.Store.remove(half) }))
+	}
+	h, err := plumbing.Open(r.place(host)) // where nothing is ever published
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	errs = append(errs, r.litterOfBonds(ctx, h, remove, all))
+	plan, err := h.Leftover(nil, plumbing.Network{})
+	errs = append(errs, err)
+	for _, step := range plan {
+		what := strings.TrimPrefix(step.String(), "delete ") + ", which nobody uses"
+		errs = append(errs, all.clear(remove, what, func() error { return plumbing.Plan{step}.Force(ctx, h) }))
+	}
+	return errors.Join(errs...)
+}
+
+// litterOfBonds looks for those that no record is about, and nothing sits on.
+func (r *Runtime) litterOfBonds(ctx context.Context, h *plumbing.Handle, remove bool, all *Litter) error {
+	names, err := h.OurBonds()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		if exists(r.Store.portPath(name)) {
+			continue
+		}
+		p := portRecord{Bond: plumbing.Bond{Name: name}}
+		plan, err := r.planPortRemoval(h, p)
+		if refused := (*plumbing.Refusal)(nil); errors.As(err, &refused) {
+			all.Kept = append(all.Kept, fmt.Sprintf("bond %s, which no port is: %v", name, err))
+			continue
+		}
+		if err == nil {
+			err = all.clear(remove, fmt.Sprintf("bond %s, which no port is", name), func() error { return plan.Force(ctx, h) })
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
