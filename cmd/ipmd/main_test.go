@@ -147,9 +147,7 @@ func TestUnreadableRecord(t *testing.T) {
 	if err != nil || len(samples) != 1 || samples[0].Name != "finance" {
 		t.Errorf("%+v, %v", samples, err)
 	}
-	if !strings.Contains(log.String(), broken) {
-		t.Errorf("the log does not name the record: %s", log)
-	}
+	waitForLog(t, log, broken)
 }
 
 // command is ipmd with args, not started.

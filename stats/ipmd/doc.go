@@ -1,14 +1,15 @@
-// Package ipmd answers stats requests: a [Server] on a unix socket, and the
-// [Client] that asks it.
+// Package ipmd answers stats requests: a [Server] on a unix socket, or on any listener
+// with mutual TLS, and the [Client] that asks it.
 //
 //	GET /stats               all virtual servers, a JSON array of stats.Sample
 //	GET /stats?id=8&id=web   those, by number or name
 //	GET /metrics             all, for Prometheus (text, or OpenMetrics on request)
 //	GET /healthz             ok
 //
-// An error on /stats is a JSON object, {"error":"…"}: 404 for a virtual server
-// that is not there, 500 when a counter could not be read. A virtual server that
-// goes away while all are being read is left out.
+// An error is a JSON object, {"error":"…","hint":"…"}, the hint where there is a cure:
+// 403 for what the asker may not ask (see [Rule]), 404 for a virtual server that is not
+// there, 500 when a counter could not be read. A virtual server that goes away while
+// all are being read is left out, and one that the asker may not see is, too.
 //
 // It does not know which virtual servers there are (Server.Sources does), keeps
 // no counters, and does not answer other nodes.

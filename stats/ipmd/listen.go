@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -120,32 +118,42 @@ func removeStale(path string) error {
 	return err
 }
 
-// ListenAndServe listens on path and answers until ctx ends. Then it lets the
-// requests that are under way finish, for up to 10 s, and removes the socket.
+// ListenAndServe listens on path and answers until ctx ends, as Serve does. Then it
+// removes the socket.
 func (s *Server) ListenAndServe(ctx context.Context, path string) error {
 	l, err := Listen(path)
 	if err != nil {
 		return err
 	}
+	if err := s.setSocket(path); err != nil {
+		l.Close()
+		return err
+	}
 	s.log().Info("ipmd is listening", "socket", path)
-	server := &http.Server{
-		Handler:      s,
-		ReadTimeout:  timeout,
-		WriteTimeout: 2 * timeout, // from the request's head on: reading the counters is in it
-		ErrorLog:     slog.NewLogLogger(s.log().Handler(), slog.LevelError),
+	return s.Serve(ctx, l, nil)
+}
+
+// setSocket has the configuration decide who may connect to the socket at path.
+func (s *Server) setSocket(path string) error {
+	s.mu.Lock()
+	s.socket = path
+	s.mu.Unlock()
+	return s.openSocket()
+}
+
+// openSocket opens the socket to all while there are rules to judge them by.
+func (s *Server) openSocket() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.socket == "" {
+		return nil
 	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
-	select {
-	case err := <-served:
-		return fmt.Errorf("cannot serve on %s: %w", path, err)
-	case <-ctx.Done():
+	mode := fs.FileMode(socketMode)
+	if len(s.configuration().Access) > 0 {
+		mode |= 0o006
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
-	defer cancel()
-	if err := server.Shutdown(grace); err != nil {
-		server.Close()
-		return fmt.Errorf("cannot end all requests on %s: %w", path, err)
+	if err := os.Chmod(s.socket, mode); err != nil {
+		return fmt.Errorf("cannot set who may connect: %w", err)
 	}
 	return nil
 }

@@ -18,6 +18,8 @@ type Rule struct {
 
 	Servers []string `yaml:"servers"` // numbers and names, or all
 	Ask     []string `yaml:"ask"`     // of askable; none is all but cluster
+
+	uid, gid uint32 // of User and Group
 }
 
 // What may be asked, as a Rule names it.
@@ -32,6 +34,14 @@ var askable = []string{askStats, askMetrics, askStream, askCluster}
 
 // everyServer is the word for all of them in a Rule.
 const everyServer = "all"
+
+// resolve looks the names up.
+func (r *Rule) resolve() error {
+	var user, group error
+	r.uid, user = userID(r.User)
+	r.gid, group = groupID(r.Group)
+	return errors.Join(user, group)
+}
 
 func (r Rule) validate(add func(path, format string, args ...any)) {
 	who := 0

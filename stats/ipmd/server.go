@@ -40,21 +40,48 @@ type Server struct {
 	mux    http.ServeMux
 
 	mu      sync.Mutex
+	socket  string         // "": the listener is another
 	failing map[int]string // what was logged, by the virtual server's ID
 }
 
-// Configure has the server go by a configuration from now on. On an error
-// nothing has changed.
+// Configure has the server go by a configuration from now on, for connections that
+// are open, too. On an error nothing has changed.
 func (s *Server) Configure(c Config) error {
+	c.Access = slices.Clone(c.Access)
+	for k := range c.Access {
+		if err := c.Access[k].resolve(); err != nil {
+			return err
+		}
+	}
 	s.config.Store(&c)
-	return nil
+	return s.openSocket()
 }
 
-// ServeHTTP answers one request.
+func (s *Server) configuration() Config {
+	if c := s.config.Load(); c != nil {
+		return *c
+	}
+	return DefaultConfig()
+}
+
+// route adds what is answered to those who may ask for it: what is of askable.
+func (s *Server) route(pattern, what string, answer func(http.ResponseWriter, *http.Request, grant)) {
+	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		g, err := s.configuration().grant(identify(r), what)
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, r, g)
+	})
+}
+
+// ServeHTTP answers one request. Who asks is known on connections of Serve; on
+// others, it is nobody.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.routes.Do(func() {
-		s.mux.HandleFunc("GET /stats", s.serveStats)
-		s.mux.HandleFunc("GET /metrics", s.serveMetrics)
+		s.route("GET /stats", askStats, s.serveStats)
+		s.route("GET /metrics", askMetrics, s.serveMetrics)
 		s.mux.HandleFunc("GET /healthz", serveHealth)
 	})
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
@@ -67,8 +94,8 @@ func serveHealth(w http.ResponseWriter, _ *http.Request) {
 	w.Write([]byte("ok\n"))
 }
 
-func (s *Server) serveStats(w http.ResponseWriter, r *http.Request) {
-	samples, err := s.samples(r.Context(), r.URL.Query()["id"])
+func (s *Server) serveStats(w http.ResponseWriter, r *http.Request, g grant) {
+	samples, err := s.samples(r.Context(), g, r.URL.Query()["id"])
 	if err != nil {
 		refuse(w, err)
 		return
@@ -85,28 +112,40 @@ func (s *Server) serveStats(w http.ResponseWriter, r *http.Request) {
 // refusal is the body of an answer that is an error.
 type refusal struct {
 	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"` // the cure
 }
 
 func refuse(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
-	if errors.Is(err, ErrNotFound) {
+	switch {
+	case errors.Is(err, ErrNotFound):
 		status = http.StatusNotFound
+	case errors.Is(err, ErrForbidden):
+		status = http.StatusForbidden
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		status = http.StatusServiceUnavailable
+	}
+	body := refusal{Error: err.Error()}
+	if h, ok := errors.AsType[interface {
+		error
+		Hint() string
+	}](err); ok {
+		body.Hint = h.Hint()
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(refusal{err.Error()})
+	json.NewEncoder(w).Encode(body)
 }
 
-// samples reads the virtual servers asked for, or all without ids.
-func (s *Server) samples(ctx context.Context, ids []string) ([]stats.Sample, error) {
+// samples reads the virtual servers asked for, or without ids all that the asker may
+// see.
+func (s *Server) samples(ctx context.Context, g grant, ids []string) ([]stats.Sample, error) {
 	sources, err := s.list(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if len(ids) > 0 {
-		if sources, err = pick(sources, ids); err != nil {
-			return nil, err
-		}
+	if sources, err = pick(sources, g, ids); err != nil {
+		return nil, err
 	}
 	samples := []stats.Sample{}
 	for _, src := range sources {
@@ -139,16 +178,27 @@ func read(ctx context.Context, src stats.Source) (stats.Sample, error) {
 	return stats.Read(src)
 }
 
-// pick is the sources asked for, each once. A number is an ID before it is a
-// name.
-func pick(sources []stats.Source, ids []string) ([]stats.Source, error) {
+// pick is the sources asked for, each once, or without ids all that the asker may
+// see. A number is an ID before it is a name.
+func pick(sources []stats.Source, g grant, ids []string) ([]stats.Source, error) {
 	var picked []stats.Source
+	if len(ids) == 0 {
+		for _, src := range sources {
+			if g.sees(src) {
+				picked = append(picked, src)
+			}
+		}
+		return picked, nil
+	}
 	for _, id := range ids {
 		i := slices.IndexFunc(sources, func(s stats.Source) bool { return strconv.Itoa(s.ID) == id })
 		if i < 0 {
 			i = slices.IndexFunc(sources, func(s stats.Source) bool { return s.Name == id })
 		}
-		if i < 0 {
+		switch {
+		case !g.all && (i < 0 || !g.sees(sources[i])): // nor whether there is one
+			return nil, &forbidden{g.who, fmt.Sprintf("virtual server %q", id)}
+		case i < 0:
 			return nil, fmt.Errorf("%w: %q", ErrNotFound, id)
 		}
 		if !slices.Contains(picked, sources[i]) {
@@ -158,17 +208,20 @@ func pick(sources []stats.Source, ids []string) ([]stats.Source, error) {
 	return picked, nil
 }
 
-func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, g grant) {
 	sources, err := s.list(r.Context())
+	if err == nil {
+		sources, err = pick(sources, g, nil)
+	}
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		refuse(w, err)
 		return
 	}
 	var samples []stats.Sample
 	for _, src := range sources {
 		sample, err := read(r.Context(), src)
-		if r.Context().Err() != nil {
-			http.Error(w, "cannot read the counters in time", http.StatusServiceUnavailable)
+		if late := r.Context().Err(); late != nil {
+			refuse(w, fmt.Errorf("cannot read the counters in time: %w", late))
 			return
 		}
 		if err == nil {

@@ -1,0 +1,124 @@
+package ipmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// An Identity is who asks: a user of this host, by the unix socket, or the owner
+// of a certificate.
+type Identity struct {
+	// Local tells that UID, the effective user at the time of connecting, and
+	// GIDs, all of its groups, count.
+	Local bool
+	UID   uint32
+	GIDs  []uint32
+
+	// Certificates are the names in the certificate: its subject's common name,
+	// and the alternative names of DNS.
+	Certificates []string
+
+	// stray tells that the socket was open to all when it connected.
+	stray bool
+}
+
+// String names it in messages.
+func (id Identity) String() string {
+	switch {
+	case id.Local:
+		return fmt.Sprintf("user %d", id.UID)
+	case len(id.Certificates) > 0:
+		return "the certificate of " + strings.Join(id.Certificates, ", ")
+	}
+	return "nobody"
+}
+
+func (id Identity) known() bool { return id.Local || len(id.Certificates) > 0 }
+
+// root tells whether it is root, or whoever runs ipmd.
+func (id Identity) root() bool {
+	return id.Local && (id.UID == 0 || int(id.UID) == os.Geteuid())
+}
+
+type identityKey struct{}
+
+// withIdentity notes who is at the other end of a connection, where that shows
+// before the first request.
+func (s *Server) withIdentity(ctx context.Context, conn net.Conn) context.Context {
+	c, ok := conn.(syscall.Conn)
+	if !ok || conn.LocalAddr().Network() != "unix" {
+		return ctx
+	}
+	id, err := localPeer(c)
+	if err != nil { // the peer is gone: nobody may ask, and nobody waits
+		return ctx
+	}
+	id.stray = len(s.configuration().Access) > 0
+	return context.WithValue(ctx, identityKey{}, id)
+}
+
+// identify is who makes a request.
+func identify(r *http.Request) Identity {
+	if id, ok := r.Context().Value(identityKey{}).(Identity); ok {
+		return id
+	}
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return Identity{}
+	}
+	leaf := r.TLS.VerifiedChains[0][0]
+	var id Identity
+	for _, name := range append([]string{leaf.Subject.CommonName}, leaf.DNSNames...) {
+		if name != "" && !slices.Contains(id.Certificates, name) {
+			id.Certificates = append(id.Certificates, name)
+		}
+	}
+	return id
+}
+
+// localPeer is who connected to a unix socket.
+func localPeer(conn syscall.Conn) (Identity, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return Identity{}, err
+	}
+	id := Identity{Local: true}
+	ctl := raw.Control(func(fd uintptr) {
+		var cred *unix.Ucred
+		if cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err != nil {
+			return
+		}
+		id.UID = cred.Uid
+		id.GIDs, err = peerGroups(fd)
+		id.GIDs = append(id.GIDs, cred.Gid)
+	})
+	return id, errors.Join(ctl, err)
+}
+
+// peerGroups are the supplementary groups of whoever connected. The x/sys module
+// has no call for an option that is a list.
+func peerGroups(fd uintptr) ([]uint32, error) {
+	groups := make([]uint32, 64)
+	for {
+		size := uint32(len(groups)) * 4
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
+		switch {
+		case errno == unix.ERANGE: // size is what it takes
+			groups = make([]uint32, size/4)
+		case errno != 0:
+			return nil, os.NewSyscallError("getsockopt", errno)
+		default:
+			return groups[:size/4], nil
+		}
+	}
+}
