@@ -21,7 +21,7 @@ const module = "github.com/vsrun/vsrun"
 // allowed are the rooms that the product has, and what of ours each may import.
 // Nothing points back up.
 var allowed = map[string][]string{
-	"cmd/vsrun":       {"agent", "nsutil/cgroup", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
+	"cmd/vsrun":       {"cmd/vsrun/screen", "agent", "nsutil/cgroup", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
 	"cmd/vsd":         {"agent", "runtime", "plumbing", "nsutil", "stats"},
 	"cmd/ipmd":        {"runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
 	"cmd/vs-init":     {"runtime/service"},
@@ -37,6 +37,8 @@ var allowed = map[string][]string{
 	"nsutil":          {},
 	"document":        {},
 	"examples":        {},
+
+	"cmd/vsrun/screen": {},
 }
 
 // reserved are libraries that only some places may import, with what is below
@@ -46,6 +48,7 @@ var reserved = map[string][]string{
 	"go.yaml.in/yaml":                {"cmd/…", "document"},
 	"github.com/spf13/cobra":         {"cmd/…"},
 	"github.com/spf13/pflag":         {"cmd/…"},
+	"golang.org/x/term":              {"cmd/vsrun/screen"},
 }
 
 // threads are the calls that act on the calling thread: only nsutil may make

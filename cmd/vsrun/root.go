@@ -74,7 +74,7 @@ func (a *app) command() *cobra.Command {
 		a.bootCommand(), a.shutdownCommand(),
 		a.applyCommand(), a.diffCommand(),
 		a.lsCommand(), a.showCommand(), a.psCommand(), a.logsCommand(), a.execCommand(),
-		a.portCommand(), a.serviceCommand(), a.statsCommand(), a.gcCommand(), a.versionCommand(),
+		a.portCommand(), a.serviceCommand(), a.statsCommand(), a.topCommand(), a.gcCommand(), a.versionCommand(),
 	)
 	return root
 }

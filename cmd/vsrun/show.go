@@ -209,27 +209,3 @@ func ago(t time.Time) string {
 }
 
 // bytesUsed writes an amount with three digits at most.
-func bytesUsed(n *int64) string {
-	if n == nil {
-		return ""
-	}
-	v, unit := float64(*n), 0
-	for v >= 1000 && unit < 4 {
-		v, unit = v/1024, unit+1
-	}
-	return fmt.Sprintf("%.3g%s", v, []string{"", "K", "M", "G", "T"}[unit])
-}
-
-func cpuUsed(micros *int64) string {
-	if micros == nil {
-		return ""
-	}
-	return (time.Duration(*micros) * time.Microsecond).Round(time.Millisecond).String()
-}
-
-func counted(n *int64) string {
-	if n == nil {
-		return ""
-	}
-	return fmt.Sprint(*n)
-}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,8 +16,9 @@ import (
 )
 
 func (a *app) statsCommand() *cobra.Command {
-	var format string
-	var watch, direct bool
+	var o statsOutput
+	var w watch
+	var again bool
 	c := &cobra.Command{
 		Use:   "stats [ID…]",
 		Short: "Show the counters of virtual servers",
@@ -26,38 +26,55 @@ func (a *app) statsCommand() *cobra.Command {
 where the host has cgroups, and with -o json also the protocol counters (MIBs) of
 their namespaces. They are asked of ipmd where it
 runs, and read from the kernel otherwise. Without IDs the last line is the sum of
-all virtual servers of this host.`,
+all virtual servers of this host.
+
+With --watch they are read again and again, and rates since the reading before are
+shown, too: in place on a terminal, in figures of three digits (--human=false: exact).
+Elsewhere one table follows the other, or with -o json one line, an array.`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := w.check(); err != nil {
+				return err
+			}
+			if c.Flags().Changed("interval") && !again {
+				return usagef("--interval is of --watch")
+			}
+			o.sum = len(args) == 0
 			r, err := a.runtime()
+			switch {
+			case err != nil:
+			case again:
+				o.exact = c.Flags().Changed("human") && !o.human
+				err = a.watchStats(c.Context(), r, args, &w, o)
+			default:
+				err = a.stats(c.Context(), r, args, &w, o)
+			}
 			if err != nil {
 				return fmt.Errorf("cannot read counters: %w", err)
 			}
-			for {
-				samples, err := a.samples(c.Context(), r, args, direct)
-				if err != nil {
-					return fmt.Errorf("cannot read counters: %w", err)
-				}
-				err = a.print(format, samples, func(w io.Writer, _ bool) { statsTable(w, samples, len(args) == 0) })
-				if err != nil || !watch || !pause(c.Context()) {
-					return err
-				}
-			}
+			return nil
 		},
 	}
-	outputFlag(c, &format)
-	c.Flags().BoolVarP(&watch, "watch", "w", false, "again every second")
-	c.Flags().BoolVar(&direct, "direct", false, "read from the kernel even where ipmd runs")
+	outputFlag(c, &o.format)
+	w.flags(c)
+	c.Flags().BoolVarP(&again, "watch", "w", false, "again and again, with rates")
+	c.Flags().BoolVarP(&o.human, "human", "H", false, "1.23M instead of 1234567; so it is with --watch on a terminal")
 	return c
 }
 
-// pause waits a second; false when the command is to end.
-func pause(ctx context.Context) bool {
-	select {
-	case <-time.After(time.Second):
-		return true
-	case <-ctx.Done():
-		return false
+// A statsOutput is how counters are printed.
+type statsOutput struct {
+	format       string
+	human, exact bool
+	sum          bool         // of all, at the end
+	meter        *stats.Meter // nil without rates
+}
+
+func (a *app) stats(ctx context.Context, r *runtime.Runtime, args []string, w *watch, o statsOutput) error {
+	samples, err := a.samples(ctx, r, args, w.direct)
+	if err != nil {
+		return err
 	}
+	return a.print(o.format, samples, func(out io.Writer, _ bool) { o.table(out, samples) })
 }
 
 func (a *app) samples(ctx context.Context, r *runtime.Runtime, args []string, direct bool) ([]stats.Sample, error) {
@@ -73,24 +90,70 @@ func (a *app) samples(ctx context.Context, r *runtime.Runtime, args []string, di
 	return samples, err
 }
 
-// statsTable ends with the sum of them all where they are all that there are.
-func statsTable(w io.Writer, samples []stats.Sample, complete bool) {
-	row(w, "ID", "NAME", "INTERFACE", "RX BYTES", "RX PACKETS", "RX ERRORS", "RX DROPPED", "TX BYTES", "TX PACKETS", "TX ERRORS", "TX DROPPED")
-	line := func(id any, name, device string, c stats.Counters) {
-		row(w, id, name, device, c.RxBytes, c.RxPackets, c.RxErrors, c.RxDropped, c.TxBytes, c.TxPackets, c.TxErrors, c.TxDropped)
+// table writes what interfaces have counted, and what processes use.
+func (o statsOutput) table(w io.Writer, samples []stats.Sample) {
+	row(w, append([]any{"ID", "NAME", "INTERFACE"}, o.headings()...)...)
+	line := func(id any, name, device string, c stats.Counters, rate stats.Rate, known bool) {
+		row(w, append([]any{id, name, device}, o.cells(c, rate, known)...)...)
 	}
 	var all stats.Counters
+	var allRate stats.Rate
+	var allKnown bool
 	for _, s := range samples {
-		for _, i := range s.Interfaces {
-			line(s.ID, s.Name, i.Name, i.Counters)
+		var span stats.Span
+		if o.meter != nil {
+			span = o.meter.Span(s.ID)
 		}
-		line(s.ID, s.Name, "total", s.Total)
-		all = all.Plus(s.Total)
+		for _, i := range s.Interfaces {
+			rate, known := span.Interface(i.Name)
+			line(s.ID, s.Name, i.Name, i.Counters, rate, known)
+		}
+		rate, known := span.Total()
+		line(s.ID, s.Name, "total", s.Total, rate, known)
+		all, allRate, allKnown = all.Plus(s.Total), allRate.Plus(rate), allKnown || known
 	}
-	if complete {
-		line("all", "-", "total", all)
+	if o.sum {
+		line("all", "-", "total", all, allRate, allKnown)
 	}
 	useTable(w, samples)
+}
+
+func (o statsOutput) headings() []any {
+	rates, counts := []any{"RX BYTES/S", "RX PACKETS/S", "TX BYTES/S", "TX PACKETS/S"},
+		[]any{"RX BYTES", "RX PACKETS", "RX ERRORS", "RX DROPPED", "TX BYTES", "TX PACKETS", "TX ERRORS", "TX DROPPED"}
+	if o.human {
+		rates, counts = []any{"RX B/s", "RX p/s", "TX B/s", "TX p/s"}, []any{"RX B", "RX p", "TX B", "TX p", "LOST"}
+	}
+	if o.meter == nil {
+		return counts
+	}
+	return append(rates, counts...)
+}
+
+// cells are what stands below the headings. In few digits there is room for what
+// was lost alone, in whatever way.
+func (o statsOutput) cells(c stats.Counters, r stats.Rate, known bool) (cells []any) {
+	rates := []float64{r.RxBytes, r.RxPackets, r.TxBytes, r.TxPackets}
+	if o.meter == nil {
+		rates = nil
+	}
+	for _, v := range rates {
+		switch {
+		case !known:
+			cells = append(cells, "")
+		case o.human:
+			cells = append(cells, short(&v))
+		default:
+			cells = append(cells, fmt.Sprintf("%.0f", v))
+		}
+	}
+	if !o.human {
+		return append(cells, c.RxBytes, c.RxPackets, c.RxErrors, c.RxDropped, c.TxBytes, c.TxPackets, c.TxErrors, c.TxDropped)
+	}
+	for _, n := range []uint64{c.RxBytes, c.RxPackets, c.TxBytes, c.TxPackets, lost(c)} {
+		cells = append(cells, shortCount(n))
+	}
+	return cells
 }
 
 // useTable is what the processes use, of those that have any.
