@@ -95,8 +95,9 @@ func (m metricsWriter) netstat(samples []Sample, labels []string) {
 	}
 }
 
-// head opens a family. The formats disagree on two things: whether a counter's
-// family carries its sample's suffix, and what is called untyped.
+// head opens a family. The formats disagree on three things: whether a counter's
+// family carries its sample's suffix, what is called untyped, and whether there are
+// units; OpenMetrics wants a family's name to end in its own.
 func (m metricsWriter) head(name, help, kind string) {
 	switch {
 	case kind == "counter" && m.format == PrometheusText:
@@ -106,6 +107,11 @@ func (m metricsWriter) head(name, help, kind string) {
 	}
 	m.WriteString("# HELP " + name + " " + help + "\n")
 	m.WriteString("# TYPE " + name + " " + kind + "\n")
+	for _, unit := range []string{"bytes", "seconds"} {
+		if m.format == OpenMetrics && strings.HasSuffix(name, "_"+unit) {
+			m.WriteString("# UNIT " + name + " " + unit + "\n")
+		}
+	}
 }
 
 // sample writes a line up to its value; labels lack their closing brace.

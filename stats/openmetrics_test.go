@@ -80,7 +80,7 @@ func TestWriteMetrics(t *testing.T) {
 	}
 }
 
-// OpenMetrics is the same text but for heads of counters, a word, and the end.
+// OpenMetrics is the same text but for heads of counters, a word, units, and the end.
 func TestWriteOpenMetrics(t *testing.T) {
 	var want strings.Builder
 	for line := range strings.Lines(twoServersText) {
@@ -89,6 +89,9 @@ func TestWriteOpenMetrics(t *testing.T) {
 			line = strings.Replace(line, " untyped", " unknown", 1)
 		}
 		want.WriteString(line)
+		if family, ok := strings.CutSuffix(line, "_bytes counter\n"); ok {
+			want.WriteString(strings.Replace(family, "TYPE", "UNIT", 1) + "_bytes bytes\n")
+		}
 	}
 	want.WriteString("# EOF\n")
 	text := metrics(t, twoServers, OpenMetrics)
@@ -233,6 +236,10 @@ func checkOpenMetrics(t *testing.T, text string) {
 		case strings.HasPrefix(line, "# TYPE "):
 			kind = fields[3]
 			if fields[2] != family || kind != "counter" && kind != "unknown" {
+				t.Errorf("under %s: %s", family, line)
+			}
+		case strings.HasPrefix(line, "# UNIT "):
+			if fields[2] != family || !strings.HasSuffix(family, "_"+fields[3]) {
 				t.Errorf("under %s: %s", family, line)
 			}
 		default:

@@ -73,9 +73,6 @@ func (w *useWriter) figure(labels string, u cgroup.Use) {
 	if !w.begun {
 		w.begun = true
 		w.head(w.metric, w.help, w.kind)
-		if w.unit != "" && w.format == OpenMetrics {
-			w.WriteString("# UNIT " + w.metric + " " + w.unit + "\n")
-		}
 	}
 	name := w.metric
 	if w.kind == "counter" {
