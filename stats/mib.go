@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 )
 
@@ -45,14 +44,22 @@ func (m MIB) Lookup(group, name string) (int64, bool) {
 	return 0, false
 }
 
-// group is the group of that name, added when it is not there yet.
+// group is the group of that name, added when it is not there yet. The counters that
+// an earlier reading had in its place are written over.
 func (m *MIB) group(name string) *Group {
-	i := slices.IndexFunc(*m, func(g Group) bool { return g.Name == name })
-	if i < 0 {
-		i = len(*m)
-		*m = append(*m, Group{Name: name})
+	n := len(*m)
+	for i := range n {
+		if g := &(*m)[i]; g.Name == name {
+			return g
+		}
 	}
-	return &(*m)[i]
+	if n == cap(*m) {
+		*m = append(*m, Group{})
+	}
+	*m = (*m)[:n+1]
+	g := &(*m)[n]
+	g.Name, g.Counters = name, g.Counters[:0]
+	return g
 }
 
 // check refuses names that could be neither a metric's nor a JSON key, and names

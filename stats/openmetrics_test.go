@@ -113,9 +113,9 @@ func TestWriteMetricsOfNothing(t *testing.T) {
 func TestWriteMetricsParsesBack(t *testing.T) {
 	var mib MIB
 	for name, parse := range map[string]func(string) (MIB, error){
-		"snmp":    func(s string) (MIB, error) { return parseSNMP(strings.NewReader(s)) },
-		"netstat": func(s string) (MIB, error) { return parseSNMP(strings.NewReader(s)) },
-		"snmp6":   func(s string) (MIB, error) { return parseSNMP6(strings.NewReader(s)) },
+		"snmp":    func(s string) (MIB, error) { return parseSNMP((s)) },
+		"netstat": func(s string) (MIB, error) { return parseSNMP((s)) },
+		"snmp6":   func(s string) (MIB, error) { return parseSNMP6((s)) },
 	} {
 		m, err := parse(fixture(t, name))
 		if err != nil {
@@ -123,7 +123,7 @@ func TestWriteMetricsParsesBack(t *testing.T) {
 		}
 		mib = append(mib, m...)
 	}
-	devices, err := parseDev(strings.NewReader(fixture(t, "dev")))
+	devices, err := parseDev(fixture(t, "dev"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +263,7 @@ type failing struct{ err error }
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
 func BenchmarkWriteMetrics(b *testing.B) {
-	mib, err := parseSNMP(strings.NewReader(fixture(b, "snmp") + fixture(b, "netstat")))
+	mib, err := parseSNMP(fixture(b, "snmp") + fixture(b, "netstat"))
 	if err != nil {
 		b.Fatal(err)
 	}

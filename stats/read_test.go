@@ -124,7 +124,7 @@ func TestSampleJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	counters := []string{"rxBytes", "rxDropped", "rxErrors", "rxPackets", "txBytes", "txDropped", "txErrors", "txPackets"}
-	sameKeys(t, keys.Top, "id", "interfaces", "mib", "name", "time", "total")
+	sameKeys(t, keys.Top, "id", "interfaces", "life", "mib", "name", "time", "total")
 	sameKeys(t, keys.Interfaces[1], append([]string{"name"}, counters...)...)
 	sameKeys(t, keys.Total, counters...)
 	for _, group := range []string{"Ip", "Icmp", "Tcp", "Udp", "Ip6", "Icmp6", "Udp6", "TcpExt", "IpExt"} {
@@ -136,15 +136,20 @@ func TestSampleJSON(t *testing.T) {
 
 func TestReadWithoutIPv6(t *testing.T) {
 	publish(t, lab.New(t), 8)
-	files, err := openIn(path(8))
-	if err != nil {
+	var r Reader
+	defer r.Close()
+	var s Sample
+	if err := r.Read(source(8), &s); err != nil {
 		t.Fatal(err)
 	}
-	defer files.close()
-	files.snmp6.Close()
-	files.snmp6 = nil
-	var s Sample
-	if err := files.read(&s); err != nil {
+	ns := r.kept[path(8)]
+	for i, f := range procFiles {
+		if f.name == "snmp6" {
+			unix.Close(ns.open[i])
+			ns.open[i] = -1
+		}
+	}
+	if err := r.Read(source(8), &s); err != nil {
 		t.Fatal(err)
 	}
 	for _, g := range s.MIB {
@@ -278,7 +283,26 @@ func pair(t *testing.T, h *lab.Host) (a, b *nsutil.Namespace) {
 				"lladdr", mac(other), "nud", "permanent", "dev", dev)
 		}
 	}
+	for _, ns := range []*nsutil.Namespace{a, b} {
+		awaitLinks(t, ns)
+	}
 	return a, b
+}
+
+// awaitLinks waits until the kernel has set the links going: before, it drops what is
+// sent.
+func awaitLinks(t *testing.T, ns *nsutil.Namespace) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		var links []net.Interface
+		do(t, ns, func() (err error) { links, err = net.Interfaces(); return err })
+		if !slices.ContainsFunc(links, func(l net.Interface) bool { return l.Flags&net.FlagRunning == 0 }) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not running after 10 s: %+v", links)
+		}
+	}
 }
 
 // publish makes the namespace of a virtual server, with loopback up.

@@ -12,6 +12,11 @@ type Sample struct {
 	Name string    `json:"name"`
 	Time time.Time `json:"time"` // of the reading
 
+	// Life tells one life of the namespace from all others, on this host and on all: its
+	// counters have counted on from one reading to the next when it is the same. It is ""
+	// before Linux 5.14.
+	Life string `json:"life,omitempty"`
+
 	// Interfaces are all but the loopback device, in the kernel's order. Not nil
 	// in a Sample that was read.
 	Interfaces []Interface `json:"interfaces"`
@@ -28,6 +33,30 @@ type Sample struct {
 	// by name; nil where there are no cgroups, and while nothing runs in it.
 	Use      *cgroup.Use         `json:"use,omitempty"`
 	Services []cgroup.ServiceUse `json:"services,omitempty"`
+}
+
+// empty makes room for a reading. What is beyond the slices' ends is used again.
+func (s *Sample) empty() {
+	if s.Interfaces == nil { // in JSON a list or an object, and not null
+		s.Interfaces, s.MIB = []Interface{}, MIB{}
+	}
+	s.Interfaces, s.Total, s.MIB = s.Interfaces[:0], Counters{}, s.MIB[:0]
+	s.Use, s.Services = nil, nil
+}
+
+// add adds an interface. The name that an earlier reading had in its place is used again.
+func (s *Sample) add(name []byte, c Counters) {
+	n := len(s.Interfaces)
+	if n == cap(s.Interfaces) {
+		s.Interfaces = append(s.Interfaces, Interface{})
+	}
+	s.Interfaces = s.Interfaces[:n+1]
+	d := &s.Interfaces[n]
+	if d.Name != string(name) {
+		d.Name = string(name)
+	}
+	d.Counters = c
+	s.Total = s.Total.Plus(c)
 }
 
 // An Interface is a network device of a virtual server and what it counted.

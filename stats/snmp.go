@@ -1,79 +1,67 @@
 package stats
 
 import (
-	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"strconv"
 	"strings"
 )
 
-// parseSNMP reads /proc/net/snmp and /proc/net/netstat: pairs of lines, one of
-// names and one of values, each led by the group's name (linux
-// net/ipv4/proc.c).
-func parseSNMP(r io.Reader) (MIB, error) {
-	m := MIB{}
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		group, names, ok := strings.Cut(lines.Text(), ":")
-		if !ok {
-			return nil, fmt.Errorf("line %.40q has no group", lines.Text())
-		}
-		if !lines.Scan() {
-			return nil, cut(lines, fmt.Sprintf("%.40q has no line of values", group))
-		}
-		if err := m.addPair(group, names, lines.Bytes()); err != nil {
-			return nil, err
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, err
-	}
-	return m, m.check()
+// snmp reads /proc/net/snmp and /proc/net/netstat: pairs of lines, one of names and
+// one of values, each led by the group's name (linux net/ipv4/proc.c).
+func (p *parser) snmp(text []byte, s *Sample) error {
+	return p.end(s.MIB, p.pairs(text, &s.MIB))
 }
 
-// cut is why a file ended too early: it could not be read, or what is missing.
-func cut(lines *bufio.Scanner, missing string) error {
-	if err := lines.Err(); err != nil {
-		return err
-	}
-	return errors.New(missing)
-}
-
-// addPair adds a pair of lines. One group may have several pairs: the kernel
-// breaks IcmpMsg after each 16 message types.
-func (m *MIB) addPair(group, names string, line []byte) error {
-	label, values, _ := bytes.Cut(line, []byte(":"))
-	if string(label) != group {
-		return fmt.Errorf("%.40q is followed by %.40q, not by its values", group, line)
-	}
-	left := strings.Fields(names)
-	g := m.group(group)
-	for v := range bytes.FieldsSeq(values) {
-		if len(left) == 0 {
-			return fmt.Errorf("%.40q has more values than names", group)
+func (p *parser) pairs(text []byte, m *MIB) (err error) {
+	var names, values []byte
+	for ; len(text) > 0; p.next++ {
+		names, text = cutLine(text)
+		h := p.expected()
+		if h == nil || h.text != string(names) {
+			if h, err = p.learn(names, understandNames); err != nil {
+				return err
+			}
 		}
-		n, err := parseValue(v)
-		if err != nil {
-			return fmt.Errorf("%s %.40s: %w", group, left[0], err)
+		if len(text) == 0 {
+			return fmt.Errorf("%.40q has no line of values", h.group)
 		}
-		g.Counters = append(g.Counters, Counter{left[0], n})
-		left = left[1:]
-	}
-	if len(left) > 0 {
-		return fmt.Errorf("%s %.40s has no value", group, left[0])
+		values, text = cutLine(text)
+		if err := h.parse(values, m.group(h.group)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// parseValue takes what the kernel prints as signed (Tcp's MaxConn) and as
-// unsigned. An unsigned value beyond int64 is a gauge below zero: see Counter.
-func parseValue(b []byte) (int64, error) {
-	if len(b) > 0 && b[0] == '-' {
-		return strconv.ParseInt(string(b), 10, 64)
+func understandNames(line string) (*heading, error) {
+	group, names, ok := strings.Cut(line, ":")
+	if !ok {
+		return nil, fmt.Errorf("line %.40q has no group", line)
 	}
-	u, err := strconv.ParseUint(string(b), 10, 64)
-	return int64(u), err
+	return &heading{line, group, strings.Fields(names)}, nil
+}
+
+// parse adds a line of values. One group may have several: the kernel breaks IcmpMsg
+// after each 16 message types.
+func (h *heading) parse(line []byte, g *Group) error {
+	label, rest, _ := bytes.Cut(line, []byte(":"))
+	if string(label) != h.group {
+		return fmt.Errorf("%.40q is followed by %.40q, not by its values", h.group, line)
+	}
+	for _, name := range h.names {
+		var word []byte
+		word, rest = cutWord(rest)
+		if len(word) == 0 {
+			return fmt.Errorf("%s %.40s has no value", h.group, name)
+		}
+		value, err := parseValue(word)
+		if err != nil {
+			return fmt.Errorf("%s %.40s: %w", h.group, name, err)
+		}
+		g.Counters = append(g.Counters, Counter{name, value})
+	}
+	if word, _ := cutWord(rest); len(word) > 0 {
+		return fmt.Errorf("%.40q has more values than names", h.group)
+	}
+	return nil
 }

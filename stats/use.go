@@ -9,6 +9,9 @@ import (
 // account reads what the virtual server and its services use, if it has a cgroup:
 // one in which nothing was started has none.
 func (s *Sample) account(groups *cgroup.Tree) {
+	if groups == nil {
+		return
+	}
 	g := groups.Open(cgroup.Name(s.ID))
 	if g == nil {
 		return

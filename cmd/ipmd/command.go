@@ -115,7 +115,11 @@ func serve(ctx context.Context, o options) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	server := &ipmd.Server{Sources: sources(o, log), Log: log}
+	reader, err := keep(ctx)
+	if err != nil {
+		return err
+	}
+	server := &ipmd.Server{Sources: sources(o, log), Reader: reader, Log: log}
 	if err := server.Configure(config); err != nil {
 		return err
 	}

@@ -1,0 +1,139 @@
+package stats
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/nsutil"
+)
+
+// A namespace is what a Reader knows of one published namespace.
+type namespace struct {
+	path string
+	name nsutil.Name
+	last uint64 // when it was asked for; the Reader's mutex is for this one
+
+	mu    sync.Mutex
+	id    nsutil.ID // of what is open
+	open  []int     // a descriptor for each of procFiles, -1 for those that the kernel lacks; nil: none is
+	once  bool      // to be closed after it was read
+	life  string
+	forms []form // what each of the files looked like
+}
+
+// procFiles are the files of counters below /proc/net.
+var procFiles = []struct {
+	name  string
+	must  bool // each kernel has it
+	parse func(*parser, []byte, *Sample) error
+}{
+	{"dev", true, (*parser).dev},
+	{"snmp", true, (*parser).snmp},
+	{"snmp6", false, (*parser).snmp6}, // without IPv6
+	{"netstat", true, (*parser).snmp},
+}
+
+func newNamespace(path string) (*namespace, error) {
+	name, err := nsutil.NameOf(path)
+	if err != nil {
+		return nil, err
+	}
+	return &namespace{path: path, name: name, forms: make([]form, len(procFiles))}, nil
+}
+
+// current reports whether what is open is what has the name now. While it is open, no
+// other namespace can have its ID.
+func (ns *namespace) current() bool {
+	if ns.open == nil {
+		return false
+	}
+	id, err := ns.name.ID()
+	return err == nil && id == ns.id
+}
+
+// files is how many are open.
+func (ns *namespace) files() (n int) {
+	for _, fd := range ns.open {
+		if fd >= 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func (ns *namespace) close() {
+	for _, fd := range ns.open {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	ns.open = nil
+}
+
+// openFiles opens what has the name.
+func (ns *namespace) openFiles() error {
+	entry, err := nsutil.Open(ns.path)
+	if err != nil {
+		return err
+	}
+	defer entry.Close()
+	if ns.id, err = entry.ID(); err != nil {
+		return err
+	}
+	err = entry.Do(ns.openHere)
+	if err != nil {
+		ns.close()
+	}
+	if errors.Is(err, fs.ErrNotExist) { // a missing /proc file must not pass for a missing namespace
+		return errors.New(err.Error())
+	}
+	return err
+}
+
+// openHere opens the files of the calling thread's namespace: they stay its files when
+// they are read outside. /proc/net would be the thread-group leader's.
+func (ns *namespace) openHere() (err error) {
+	if ns.life, err = life(); err != nil {
+		return err
+	}
+	const at = "/proc/thread-self/net"
+	dir, err := unix.Open(at, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: at, Err: err}
+	}
+	defer unix.Close(dir)
+	for _, f := range procFiles {
+		fd, err := unix.Openat(dir, f.name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.ENOENT) && !f.must {
+			fd, err = -1, nil
+		}
+		if err != nil {
+			return &fs.PathError{Op: "open", Path: at + "/" + f.name, Err: err}
+		}
+		ns.open = append(ns.open, fd)
+	}
+	return nil
+}
+
+// read reads all files into the sample.
+func (ns *namespace) read(s *Sample, p *parser) error {
+	s.empty()
+	for i, f := range procFiles {
+		if ns.open[i] < 0 {
+			continue
+		}
+		text, err := p.read(ns.open[i])
+		if err == nil {
+			p.form, p.next, p.other = &ns.forms[i], 0, false
+			err = f.parse(p, text, s)
+		}
+		if err != nil {
+			return fmt.Errorf("/proc/net/%s: %w", f.name, err)
+		}
+	}
+	return nil
+}
