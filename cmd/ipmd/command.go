@@ -34,6 +34,7 @@ and sent, by interface and in total, and its IP, ICMP, TCP and UDP counters.
 
   GET /stats               all virtual servers, as JSON
   GET /stats?id=8&id=web   those, by number or name
+  GET /cluster/stats       those of all nodes of the cluster, likewise
   GET /metrics             all, for Prometheus
   GET /healthz             ok
 
@@ -56,6 +57,9 @@ const fields = `  maxAge: 1s                  # how old a shared sample may be, 
     connectionsPerPeer: 2048  # of those, by one user or certificate
     requests: 2048            # answered at once
     watchers: 1024            # of the stream, at once
+  listen: {}                  # TLS for others: address, certificate, key, authorities
+  node: ""                    # this node's name in a cluster, the host's if left out
+  peers: []                   # the other nodes: name, address
 `
 
 const examples = `  ipmd

@@ -33,10 +33,10 @@ type grant struct {
 }
 
 // grant is what somebody may be told when he asks for one of askable; ErrForbidden
-// when that is nothing. Without rules, whoever could connect may ask everything, but
-// for those who could only while there were some.
+// when that is nothing. A peer may ask everything. Without rules, so may whoever
+// could connect to the socket, but for those who could only while there were some.
 func (c Config) grant(who Identity, what string) (grant, error) {
-	g := grant{who: who, all: who.root() || len(c.Access) == 0 && who.known() && !who.stray}
+	g := grant{who: who, all: who.root() || c.isPeer(who) || len(c.Access) == 0 && who.Local && !who.stray}
 	for _, r := range c.Access {
 		if r.covers(who) && r.allows(what) {
 			g.words = append(g.words, r.Servers...)
@@ -47,6 +47,10 @@ func (c Config) grant(who Identity, what string) (grant, error) {
 		return g, &forbidden{who, what}
 	}
 	return g, nil
+}
+
+func (c Config) isPeer(who Identity) bool {
+	return slices.ContainsFunc(c.Peers, func(p Peer) bool { return slices.Contains(who.Certificates, p.Name) })
 }
 
 func (g grant) sees(src stats.Source) bool {

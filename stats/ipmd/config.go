@@ -17,6 +17,10 @@ type Config struct {
 
 	Access []Rule `yaml:"access"`
 	Limits Limits `yaml:"limits"`
+
+	Listen Endpoint `yaml:"listen"` // zero: nobody is answered over TCP
+	Node   string   `yaml:"node"`   // this one's name; "" is the host's
+	Peers  []Peer   `yaml:"peers"`  // the other nodes
 }
 
 // Limits bound what those who ask can make ipmd hold and do.
@@ -42,9 +46,11 @@ type ConfigError struct{ document.Errors }
 func (e *ConfigError) Hint() string { return "ipmd --help explains the file's fields" }
 
 var dialect = document.Dialect{Expected: map[string]string{
-	"ipmd.Config": "ipmd's fields are expected here",
-	"ipmd.Limits": "limits' fields are expected here",
-	"ipmd.Rule":   "a rule's fields are expected here",
+	"ipmd.Config":   "ipmd's fields are expected here",
+	"ipmd.Endpoint": "fields of listen are expected here",
+	"ipmd.Limits":   "limits' fields are expected here",
+	"ipmd.Peer":     "a peer's fields are expected here",
+	"ipmd.Rule":     "a rule's fields are expected here",
 }}
 
 // ReadConfig reads YAML. Everything that is wrong is reported at once, each with
@@ -82,6 +88,8 @@ func (c Config) Validate() []document.Problem {
 		})
 	}
 	c.Limits.validate(add)
+	c.Listen.validate(add)
+	c.validatePeers(add)
 	return problems
 }
 

@@ -23,6 +23,10 @@ func TestReadConfig(t *testing.T) {
 				{Certificate: "node2", Servers: []string{"9"}},
 			}
 		},
+		"node: a\nlisten: {address: ':9118', certificate: /c, key: /k, authorities: /ca}\npeers:\n- {name: b, address: '192.0.2.2:9118'}\n- {name: c.example.test, address: 'c.example.test:1'}\n": func(c *Config) {
+			c.Node, c.Listen = "a", Endpoint{":9118", "/c", "/k", "/ca"}
+			c.Peers = []Peer{{"b", "192.0.2.2:9118"}, {"c.example.test", "c.example.test:1"}}
+		},
 	} {
 		config := DefaultConfig()
 		want(&config)
@@ -54,6 +58,18 @@ func TestReadConfigRefuses(t *testing.T) {
 				"f:2:3: servers are missing: numbers and names, or all\n" +
 				`f:3:11: there is no group "no-such-group" in /etc/group: one that is elsewhere is named by number` + "\n" +
 				`f:3:53: "all" is none of [stats metrics stream cluster]`},
+		{"listen: {address: 192.0.2.1, certificate: c.pem, key: /k, authoritys: /ca}\n",
+			"f:1:59: unknown field authoritys\n" +
+				`f:1:19: "192.0.2.1" is not an address with port, such as 192.0.2.1:9118` + "\n" +
+				`f:1:43: "c.pem" is not the absolute path of the file for certificate` + "\n" +
+				`f:1:9: "" is not the absolute path of the file for authorities`},
+		{"node: A_1\npeers:\n- {name: b, address: 'b:0'}\n- {name: b, address: 'b:1'}\n- {name: \"b\\e\", address: ':1'}\n",
+			`f:1:7: "A_1" cannot be a certificate's name: small letters, digits, dashes and dots` + "\n" +
+				"f:3:1: peers are asked with the certificate of listen, which is missing\n" +
+				`f:3:22: "b:0" is not an address with port, such as 192.0.2.1:9118` + "\n" +
+				"f:4:10: b is there twice, or is this node\n" +
+				`f:5:10: "b\x1b" cannot be a certificate's name: small letters, digits, dashes and dots` + "\n" +
+				`f:5:26: ":1" is not an address with port, such as 192.0.2.1:9118`},
 	} {
 		config, err := ReadConfig(strings.NewReader(test.text), "f")
 		if err == nil {

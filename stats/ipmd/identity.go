@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -25,7 +24,7 @@ type Identity struct {
 	GIDs  []uint32
 
 	// Certificates are the names in the certificate: its subject's common name,
-	// and the alternative names of DNS.
+	// and its alternative ones.
 	Certificates []string
 
 	// stray tells that the socket was open to all when it connected.
@@ -42,8 +41,6 @@ func (id Identity) String() string {
 	}
 	return "nobody"
 }
-
-func (id Identity) known() bool { return id.Local || len(id.Certificates) > 0 }
 
 // root tells whether it is root, or whoever runs ipmd.
 func (id Identity) root() bool {
@@ -75,14 +72,7 @@ func identify(r *http.Request) Identity {
 	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
 		return Identity{}
 	}
-	leaf := r.TLS.VerifiedChains[0][0]
-	var id Identity
-	for _, name := range append([]string{leaf.Subject.CommonName}, leaf.DNSNames...) {
-		if name != "" && !slices.Contains(id.Certificates, name) {
-			id.Certificates = append(id.Certificates, name)
-		}
-	}
-	return id
+	return Identity{Certificates: namesIn(r.TLS.VerifiedChains[0][0])}
 }
 
 // localPeer is who connected to a unix socket.

@@ -118,9 +118,11 @@ func removeStale(path string) error {
 	return err
 }
 
-// ListenAndServe listens on path and answers until ctx ends, as Serve does. Then it
-// removes the socket.
+// ListenAndServe listens on path and answers until ctx ends, as Serve does, and as
+// long at the configuration's endpoint. Then it removes the socket.
 func (s *Server) ListenAndServe(ctx context.Context, path string) error {
+	defer s.closeRemote()
+	context.AfterFunc(ctx, s.closeRemote) // both end at once
 	l, err := Listen(path)
 	if err != nil {
 		return err

@@ -43,8 +43,12 @@ type Server struct {
 	routes sync.Once
 	mux    http.ServeMux
 
+	credentials credentials
+	cluster     cluster
+
 	mu      sync.Mutex
 	socket  string         // "": the listener is another
+	remote  *remote        // nil: nobody is answered over TCP
 	failing map[int]string // what was logged, by the virtual server's ID
 }
 
@@ -56,6 +60,9 @@ func (s *Server) Configure(c Config) error {
 		if err := c.Access[k].resolve(); err != nil {
 			return err
 		}
+	}
+	if err := s.configureRemote(c.Listen); err != nil {
+		return err
 	}
 	s.config.Store(&c)
 	return s.openSocket()
@@ -85,6 +92,7 @@ func (s *Server) route(pattern, what string, answer func(http.ResponseWriter, *h
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.routes.Do(func() {
 		s.route("GET /stats", askStats, s.serveStats)
+		s.route("GET /cluster/stats", askCluster, s.serveCluster)
 		s.route("GET /metrics", askMetrics, s.serveMetrics)
 		s.mux.HandleFunc("GET /healthz", serveHealth)
 	})
@@ -99,7 +107,8 @@ func serveHealth(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) serveStats(w http.ResponseWriter, r *http.Request, g grant) {
-	samples, err := s.samples(r.Context(), g, r.URL.Query()["id"])
+	query := r.URL.Query()
+	samples, err := s.samples(r.Context(), g, query["id"], query.Get("absent") == "omit")
 	if err != nil {
 		refuse(w, err)
 		return
@@ -110,6 +119,7 @@ func (s *Server) serveStats(w http.ResponseWriter, r *http.Request, g grant) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set(timeHeader, time.Now().UTC().Format(time.RFC3339Nano))
 	w.Write(append(b, '\n'))
 }
 
@@ -122,7 +132,9 @@ type refusal struct {
 func refuse(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, errBadQuery):
+		status = http.StatusBadRequest
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrNoNode):
 		status = http.StatusNotFound
 	case errors.Is(err, ErrForbidden):
 		status = http.StatusForbidden
@@ -142,13 +154,13 @@ func refuse(w http.ResponseWriter, err error) {
 }
 
 // samples reads the virtual servers asked for, or without ids all that the asker may
-// see.
-func (s *Server) samples(ctx context.Context, g grant, ids []string) ([]stats.Sample, error) {
+// see. One that is not there is an error, unless it may be absent.
+func (s *Server) samples(ctx context.Context, g grant, ids []string, absent bool) ([]stats.Sample, error) {
 	sources, err := s.list(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if sources, err = pick(sources, g, ids); err != nil {
+	if sources, err = pick(sources, g, ids, absent); err != nil {
 		return nil, err
 	}
 	samples := []stats.Sample{}
@@ -159,7 +171,7 @@ func (s *Server) samples(ctx context.Context, g grant, ids []string) ([]stats.Sa
 			samples = append(samples, sample)
 		case !errors.Is(err, fs.ErrNotExist):
 			return nil, err
-		case len(ids) > 0: // who asks for this one must not take nothing for an answer
+		case len(ids) > 0 && !absent: // who asks for this one must not take nothing for an answer
 			return nil, fmt.Errorf("%w: vs%d is not running", ErrNotFound, src.ID)
 		}
 	}
@@ -189,7 +201,7 @@ func (s *Server) read(ctx context.Context, src stats.Source) (stats.Sample, erro
 
 // pick is the sources asked for, each once, or without ids all that the asker may
 // see. A number is an ID before it is a name.
-func pick(sources []stats.Source, g grant, ids []string) ([]stats.Source, error) {
+func pick(sources []stats.Source, g grant, ids []string, absent bool) ([]stats.Source, error) {
 	var picked []stats.Source
 	if len(ids) == 0 {
 		for _, src := range sources {
@@ -207,6 +219,8 @@ func pick(sources []stats.Source, g grant, ids []string) ([]stats.Source, error)
 		switch {
 		case !g.all && (i < 0 || !g.sees(sources[i])): // nor whether there is one
 			return nil, &forbidden{g.who, fmt.Sprintf("virtual server %q", id)}
+		case i < 0 && absent:
+			continue
 		case i < 0:
 			return nil, fmt.Errorf("%w: %q", ErrNotFound, id)
 		}
@@ -220,7 +234,7 @@ func pick(sources []stats.Source, g grant, ids []string) ([]stats.Source, error)
 func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, g grant) {
 	sources, err := s.list(r.Context())
 	if err == nil {
-		sources, err = pick(sources, g, nil)
+		sources, err = pick(sources, g, nil, false)
 	}
 	if err != nil {
 		refuse(w, err)
