@@ -23,7 +23,7 @@ const module = "github.com/vsrun/vsrun"
 var allowed = map[string][]string{
 	"cmd/vsrun":       {"cmd/vsrun/screen", "agent", "nsutil/cgroup", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
 	"cmd/vsd":         {"agent", "runtime", "plumbing", "nsutil", "stats"},
-	"cmd/ipmd":        {"runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
+	"cmd/ipmd":        {"runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd", "stats/push"},
 	"cmd/vs-init":     {"runtime/service"},
 	"agent":           {"runtime", "runtime/service", "plumbing", "nsutil"},
 	"runtime":         {"document", "nsutil/cgroup", "runtime/service", "runtime/units", "runtime/volume", "plumbing", "nsutil", "stats", "stats/ipmd"},
@@ -32,7 +32,8 @@ var allowed = map[string][]string{
 	"runtime/volume":  {"runtime/service"},
 	"plumbing":        {"nsutil"},
 	"stats":           {"nsutil/cgroup", "nsutil"},
-	"stats/ipmd":      {"document", "stats", "nsutil"},
+	"stats/push":      {"document"},
+	"stats/ipmd":      {"document", "stats", "stats/push", "nsutil"},
 	"nsutil/cgroup":   {"nsutil"},
 	"nsutil":          {},
 	"document":        {},

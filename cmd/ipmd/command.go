@@ -60,6 +60,7 @@ const fields = `  maxAge: 1s                  # how old a shared sample may be, 
   listen: {}                  # TLS for others: address, certificate, key, authorities
   node: ""                    # this node's name in a cluster, the host's if left out
   peers: []                   # the other nodes: name, address
+  push: {}                    # where metrics are sent by Prometheus' remote write: see examples/ipmd.yaml
 `
 
 const examples = `  ipmd
@@ -124,9 +125,11 @@ func serve(ctx context.Context, o options) error {
 		return err
 	}
 	server := &ipmd.Server{Sources: sources(o, log), Reader: reader, Log: log}
-	if err := server.Configure(config); err != nil {
+	pushing := &pushing{ctx: ctx}
+	if err := configure(server, pushing, config, log); err != nil {
 		return err
 	}
-	defer onHangup(func() { o.reload(server, log) })()
+	defer pushing.start(nil)
+	defer onHangup(func() { o.reload(server, pushing, log) })()
 	return server.ListenAndServe(ctx, socket)
 }

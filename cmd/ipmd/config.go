@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/vsrun/vsrun/stats/ipmd"
+	"github.com/vsrun/vsrun/stats/push"
 )
 
 const defaultConfig = "/etc/vsrun/ipmd.yaml"
@@ -45,14 +46,27 @@ func onHangup(reload func()) (stop func()) {
 }
 
 // reload has the server take the file as it is now. A bad one changes nothing.
-func (o options) reload(server *ipmd.Server, log *slog.Logger) {
+func (o options) reload(server *ipmd.Server, pushing *pushing, log *slog.Logger) {
 	config, err := o.readConfig()
 	if err == nil {
-		err = server.Configure(config)
+		err = configure(server, pushing, config, log)
 	}
 	if err != nil {
 		log.Error("the configuration stays as it was", "err", err)
 		return
 	}
 	log.Info("the configuration was read again", "file", o.config)
+}
+
+// configure has everything go by a configuration, or nothing.
+func configure(server *ipmd.Server, pushing *pushing, config ipmd.Config, log *slog.Logger) error {
+	pusher, err := push.New(config.Push, server.WriteMetrics, log)
+	if err != nil {
+		return err
+	}
+	if err := server.Configure(config); err != nil {
+		return err
+	}
+	pushing.start(pusher)
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vsrun/vsrun/document"
+	"github.com/vsrun/vsrun/stats/push"
 )
 
 // A Config is ipmd's configuration file. What it leaves out is as in
@@ -21,6 +22,8 @@ type Config struct {
 	Listen Endpoint `yaml:"listen"` // zero: nobody is answered over TCP
 	Node   string   `yaml:"node"`   // this one's name; "" is the host's
 	Peers  []Peer   `yaml:"peers"`  // the other nodes
+
+	Push push.Config `yaml:"push"` // zero: metrics are sent nowhere
 }
 
 // Limits bound what those who ask can make ipmd hold and do.
@@ -51,6 +54,7 @@ var dialect = document.Dialect{Expected: map[string]string{
 	"ipmd.Limits":   "limits' fields are expected here",
 	"ipmd.Peer":     "a peer's fields are expected here",
 	"ipmd.Rule":     "a rule's fields are expected here",
+	"push.Config":   "fields of push are expected here",
 }}
 
 // ReadConfig reads YAML. Everything that is wrong is reported at once, each with
@@ -88,6 +92,9 @@ func (c Config) Validate() []document.Problem {
 		})
 	}
 	c.Limits.validate(add)
+	for _, p := range c.Push.Validate() {
+		problems = append(problems, document.Problem{Path: "push." + p.Path, Err: p.Err})
+	}
 	c.Listen.validate(add)
 	c.validatePeers(add)
 	return problems

@@ -54,9 +54,9 @@ func readStats(t *testing.T, h *lab.Host, args ...string) []sample {
 }
 
 // startIPMD starts ipmd on its standard socket and waits until it answers.
-func startIPMD(t *testing.T, h *lab.Host) *lab.Process {
+func startIPMD(t *testing.T, h *lab.Host, flags ...string) *lab.Process {
 	t.Helper()
-	p := h.Start(t, filepath.Join(lab.Programs(t), "ipmd"))
+	p := h.Start(t, append([]string{filepath.Join(lab.Programs(t), "ipmd")}, flags...)...)
 	t.Cleanup(func() { p.Stop(); os.Remove(ipmdSocket(h)) })
 	soon(t, func() error {
 		conn, err := net.Dial("unix", ipmdSocket(h))
