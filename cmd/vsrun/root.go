@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsrun/vsrun/runtime"
+	"github.com/vsrun/vsrun/stats/ipmd"
 )
 
 // Exit statuses that scripts rely on.
@@ -136,7 +137,7 @@ func (a *app) report(err error) int {
 	if misused {
 		return exitUsage
 	}
-	if errors.Is(err, runtime.ErrNotFound) || errors.Is(err, runtime.ErrNoPort) {
+	if errors.Is(err, runtime.ErrNotFound) || errors.Is(err, runtime.ErrNoPort) || errors.Is(err, ipmd.ErrNotFound) {
 		return exitNotFound
 	}
 	return exitFailed

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +20,7 @@ func (a *app) statsCommand() *cobra.Command {
 	var o statsOutput
 	var w watch
 	var again bool
+	var k clusterQuestion
 	c := &cobra.Command{
 		Use:   "stats [ID…]",
 		Short: "Show the counters of virtual servers",
@@ -30,7 +32,11 @@ all virtual servers of this host.
 
 With --watch they are read again and again, and rates since the reading before are
 shown, too: in place on a terminal, in figures of three digits (--human=false: exact).
-Elsewhere one table follows the other, or with -o json one line, an array.`,
+Elsewhere one table follows the other, or with -o json one line, an array.
+
+With --cluster, or --node, this host's ipmd is asked for what the nodes of its cluster
+have, this one included. A node that does not answer is named on stderr, and the exit
+status is 1.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := w.check(); err != nil {
 				return err
@@ -38,10 +44,15 @@ Elsewhere one table follows the other, or with -o json one line, an array.`,
 			if c.Flags().Changed("interval") && !again {
 				return usagef("--interval is of --watch")
 			}
+			if err := k.check(again, w.direct); err != nil {
+				return err
+			}
 			o.sum = len(args) == 0
 			r, err := a.runtime()
 			switch {
 			case err != nil:
+			case k.asked():
+				err = a.clusterStats(c.Context(), r, args, k, o)
 			case again:
 				o.exact = c.Flags().Changed("human") && !o.human
 				err = a.watchStats(c.Context(), r, args, &w, o)
@@ -55,6 +66,7 @@ Elsewhere one table follows the other, or with -o json one line, an array.`,
 		},
 	}
 	outputFlag(c, &o.format)
+	k.flags(c)
 	w.flags(c)
 	c.Flags().BoolVarP(&again, "watch", "w", false, "again and again, with rates")
 	c.Flags().BoolVarP(&o.human, "human", "H", false, "1.23M instead of 1234567; so it is with --watch on a terminal")
@@ -67,6 +79,7 @@ type statsOutput struct {
 	human, exact bool
 	sum          bool         // of all, at the end
 	meter        *stats.Meter // nil without rates
+	nodes        []string     // whose samples they are; nil: all this one's
 }
 
 func (a *app) stats(ctx context.Context, r *runtime.Runtime, args []string, w *watch, o statsOutput) error {
@@ -92,30 +105,46 @@ func (a *app) samples(ctx context.Context, r *runtime.Runtime, args []string, di
 
 // table writes what interfaces have counted, and what processes use.
 func (o statsOutput) table(w io.Writer, samples []stats.Sample) {
-	row(w, append([]any{"ID", "NAME", "INTERFACE"}, o.headings()...)...)
-	line := func(id any, name, device string, c stats.Counters, rate stats.Rate, known bool) {
-		row(w, append([]any{id, name, device}, o.cells(c, rate, known)...)...)
-	}
+	row(w, slices.Concat(o.node(-1), []any{"ID", "NAME", "INTERFACE"}, o.headings())...)
 	var all stats.Counters
 	var allRate stats.Rate
 	var allKnown bool
-	for _, s := range samples {
+	for k, s := range samples {
+		line := func(device string, c stats.Counters, rate stats.Rate, known bool) {
+			row(w, slices.Concat(o.node(k), []any{s.ID, s.Name, device}, o.cells(c, rate, known))...)
+		}
 		var span stats.Span
 		if o.meter != nil {
 			span = o.meter.Span(s.ID)
 		}
 		for _, i := range s.Interfaces {
 			rate, known := span.Interface(i.Name)
-			line(s.ID, s.Name, i.Name, i.Counters, rate, known)
+			line(i.Name, i.Counters, rate, known)
 		}
 		rate, known := span.Total()
-		line(s.ID, s.Name, "total", s.Total, rate, known)
+		line("total", s.Total, rate, known)
 		all, allRate, allKnown = all.Plus(s.Total), allRate.Plus(rate), allKnown || known
 	}
 	if o.sum {
-		line("all", "-", "total", all, allRate, allKnown)
+		lead := []any{"all", "-", "total"}
+		if o.nodes != nil {
+			lead = append([]any{"all"}, lead...)
+		}
+		row(w, slices.Concat(lead, o.cells(all, allRate, allKnown))...)
 	}
-	useTable(w, samples)
+	o.useTable(w, samples)
+}
+
+// node is the column of the nodes, if there is one: what it has for a sample, and its
+// heading for -1.
+func (o statsOutput) node(k int) []any {
+	switch {
+	case o.nodes == nil:
+		return nil
+	case k < 0:
+		return []any{"NODE"}
+	}
+	return []any{o.nodes[k]}
 }
 
 func (o statsOutput) headings() []any {
@@ -157,21 +186,21 @@ func (o statsOutput) cells(c stats.Counters, r stats.Rate, known bool) (cells []
 }
 
 // useTable is what the processes use, of those that have any.
-func useTable(w io.Writer, samples []stats.Sample) {
+func (o statsOutput) useTable(w io.Writer, samples []stats.Sample) {
 	begun := false
-	for _, s := range samples {
+	for k, s := range samples {
 		if s.Use == nil {
 			continue
 		}
 		if !begun {
 			begun = true
 			fmt.Fprintln(w)
-			row(w, "ID", "NAME", "SERVICE", "MEMORY", "PEAK", "TASKS", "CPU", "USER", "SYSTEM", "THROTTLED", "READ", "WRITTEN", "READS", "WRITES", "OOM KILLS")
+			row(w, append(o.node(-1), "ID", "NAME", "SERVICE", "MEMORY", "PEAK", "TASKS", "CPU", "USER", "SYSTEM", "THROTTLED", "READ", "WRITTEN", "READS", "WRITES", "OOM KILLS")...)
 		}
 		line := func(name string, u cgroup.Use) {
-			row(w, s.ID, s.Name, name, bytesUsed(u.Memory), bytesUsed(u.MemoryPeak), counted(u.Tasks),
+			row(w, append(o.node(k), s.ID, s.Name, name, bytesUsed(u.Memory), bytesUsed(u.MemoryPeak), counted(u.Tasks),
 				cpuUsed(u.CPU), cpuUsed(u.CPUUser), cpuUsed(u.CPUSystem), cpuUsed(u.Throttled),
-				bytesUsed(u.ReadBytes), bytesUsed(u.WriteBytes), counted(u.ReadOps), counted(u.WriteOps), counted(u.OOMKills))
+				bytesUsed(u.ReadBytes), bytesUsed(u.WriteBytes), counted(u.ReadOps), counted(u.WriteOps), counted(u.OOMKills))...)
 		}
 		for _, one := range s.Services {
 			line(one.Name, one.Use)

@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/vsrun/vsrun/stats"
 )
@@ -41,6 +43,44 @@ func (c Client) Stats(ctx context.Context, ids ...string) ([]stats.Sample, error
 		return nil, fmt.Errorf("cannot read the answer of ipmd on %s: %w", c.Socket, err)
 	}
 	return samples, nil
+}
+
+// ClusterStats reads the counters of virtual servers on these nodes, or without nodes
+// on all, by number or name, or of all without ids. Nodes may take 3 s, or three
+// quarters of the time until ctx ends. Where a node does not answer, the rest is
+// returned, and the answer's Nodes tell; that is an error only when what was asked
+// for may be there, or when nothing is known. Other errors: ErrNotRunning when no ipmd
+// is there, ErrNotFound when no node has one of the ids, ErrNoNode.
+func (c Client) ClusterStats(ctx context.Context, nodes []string, ids ...string) (ClusterAnswer, error) {
+	query := url.Values{"id": ids, "node": nodes}
+	if end, ok := ctx.Deadline(); ok {
+		query.Set("timeout", max(min(time.Until(end)*3/4, peerTimeout), time.Millisecond).String())
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	res, err := c.get(ctx, "/cluster/stats?"+query.Encode())
+	if err != nil {
+		return ClusterAnswer{}, err
+	}
+	defer res.Body.Close()
+	var answer ClusterAnswer
+	switch res.StatusCode {
+	case http.StatusOK, http.StatusNotFound, http.StatusBadGateway, http.StatusGatewayTimeout:
+		if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
+			return answer, fmt.Errorf("cannot read the answer of ipmd on %s: %w", c.Socket, err)
+		}
+	default:
+		return answer, c.refused(res)
+	}
+	switch {
+	case answer.Error == "":
+		return answer, nil
+	case res.StatusCode != http.StatusNotFound:
+		return answer, errors.New(answer.Error)
+	case answer.Nodes == nil: // none was asked
+		return answer, fmt.Errorf("%w: %s", ErrNoNode, strings.Join(nodes, ", "))
+	}
+	return answer, notFoundError(answer.Error)
 }
 
 func (c Client) get(ctx context.Context, path string) (*http.Response, error) {

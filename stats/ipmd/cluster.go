@@ -1,11 +1,13 @@
 package ipmd
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -41,6 +43,15 @@ type ClusterSample struct {
 	Age float64 `json:"age"`
 
 	stats.Sample
+}
+
+// A finding is a sample of some node, in JSON: most of a question's work would
+// otherwise be to decode counters and to encode them again.
+type finding struct {
+	node string
+	age  float64
+	src  stats.Source // its ID and name
+	text []byte
 }
 
 // A NodeAnswer is whether, and how, a node has answered.
@@ -112,15 +123,15 @@ func (c *cluster) link(p Peer, keys *keySet) *link {
 // A node is one that can be asked.
 type node struct {
 	name string
-	ask  func(context.Context) ([]ClusterSample, error)
+	ask  func(context.Context) ([]finding, error)
 }
 
 // nodes are those with names, or all without. Only the peers are asked by query.
 func (s *Server) nodes(names []string, query url.Values) ([]node, error) {
 	now := s.configuration()
-	all := []node{{now.node(), func(ctx context.Context) ([]ClusterSample, error) { return s.own(ctx, query) }}}
+	all := []node{{now.node(), func(ctx context.Context) ([]finding, error) { return s.own(ctx, query) }}}
 	for _, p := range now.Peers {
-		all = append(all, node{p.Name, func(ctx context.Context) ([]ClusterSample, error) {
+		all = append(all, node{p.Name, func(ctx context.Context) ([]finding, error) {
 			return s.cluster.link(p, s.credentials.current.Load()).ask(ctx, query)
 		}})
 	}
@@ -134,14 +145,14 @@ func (s *Server) nodes(names []string, query url.Values) ([]node, error) {
 	return all, nil
 }
 
-// ErrNoNode is the error for a node that there is none of.
+// ErrNoNode is the error for a node that is neither this one nor a peer.
 var ErrNoNode = errors.New("no such node")
 
 // An asked is a node that was asked, and what came of it.
 type asked struct {
 	NodeAnswer
-	samples []ClusterSample
-	err     error
+	found []finding
+	err   error
 }
 
 // askAll asks all nodes at once, and returns when the last one has answered, or
@@ -152,7 +163,7 @@ func askAll(ctx context.Context, nodes []node) []asked {
 	for i, n := range nodes {
 		wg.Go(func() {
 			a, begun := &all[i], time.Now()
-			a.samples, a.err = n.ask(ctx)
+			a.found, a.err = n.ask(ctx)
 			a.NodeAnswer = NodeAnswer{Name: n.name, Answered: a.err == nil, Took: time.Since(begun).Seconds()}
 			if a.err != nil {
 				a.Error = shorten(a.err.Error())
@@ -163,24 +174,24 @@ func askAll(ctx context.Context, nodes []node) []asked {
 	return all
 }
 
-// merge makes one answer of all. The status is 404 for a virtual server that no
-// node has, but 504 or 502 when one that did not answer may have it.
-func merge(all []asked, ids []string) (ClusterAnswer, int) {
-	answer := ClusterAnswer{Samples: []ClusterSample{}}
+// merge makes one answer of all, but for the samples, which it returns as they are
+// found. The status is 404 for a virtual server that no node has, but 504 or 502
+// when one that did not answer may have it.
+func merge(all []asked, ids []string) (found []finding, answer ClusterAnswer, status int) {
 	var silent []string
 	tooLate := false
 	for _, a := range all {
 		answer.Nodes = append(answer.Nodes, a.NodeAnswer)
-		answer.Samples = append(answer.Samples, a.samples...)
+		found = append(found, a.found...)
 		if a.err != nil {
 			silent = append(silent, a.Name)
 			tooLate = tooLate || errors.Is(a.err, errTooLate)
 		}
 	}
-	slices.SortStableFunc(answer.Samples, func(a, b ClusterSample) int { return cmp.Compare(a.ID, b.ID) })
-	answer.Conflicts = conflicts(answer.Samples)
-	missing := missing(answer.Samples, ids)
-	status := http.StatusOK
+	slices.SortStableFunc(found, func(a, b finding) int { return cmp.Compare(a.src.ID, b.src.ID) })
+	answer.Conflicts = conflicts(found)
+	missing := missing(found, ids)
+	status = http.StatusOK
 	switch {
 	case len(silent) == len(all):
 		answer.Error = fmt.Sprintf("no node answers (%s)", strings.Join(silent, ", "))
@@ -195,15 +206,16 @@ func merge(all []asked, ids []string) (ClusterAnswer, int) {
 	if status == http.StatusBadGateway && tooLate {
 		status = http.StatusGatewayTimeout
 	}
-	return answer, status
+	return found, answer, status
 }
 
-// conflicts are the virtual servers that are in sorted samples several times.
-func conflicts(samples []ClusterSample) (all []Conflict) {
-	for i := 0; i < len(samples); {
-		c := Conflict{ID: samples[i].ID}
-		for ; i < len(samples) && samples[i].ID == c.ID; i++ {
-			c.Nodes = append(c.Nodes, samples[i].Node)
+// conflicts are the virtual servers of which there are several among sorted
+// findings.
+func conflicts(found []finding) (all []Conflict) {
+	for i := 0; i < len(found); {
+		c := Conflict{ID: found[i].src.ID}
+		for ; i < len(found) && found[i].src.ID == c.ID; i++ {
+			c.Nodes = append(c.Nodes, found[i].node)
 		}
 		if len(c.Nodes) > 1 {
 			all = append(all, c)
@@ -212,12 +224,10 @@ func conflicts(samples []ClusterSample) (all []Conflict) {
 	return all
 }
 
-// missing is which ids no sample is of.
-func missing(samples []ClusterSample, ids []string) []string {
+// missing is which ids nothing was found of.
+func missing(found []finding, ids []string) []string {
 	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
-		return slices.ContainsFunc(samples, func(s ClusterSample) bool {
-			return strconv.Itoa(s.ID) == id || s.Name == id
-		})
+		return slices.ContainsFunc(found, func(f finding) bool { return strconv.Itoa(f.src.ID) == id || f.src.Name == id })
 	})
 }
 
@@ -229,17 +239,24 @@ func quoted(words []string) string {
 	return strings.Join(q, ", ")
 }
 
-// age is how many seconds old a sample is.
-func age(s stats.Sample, now time.Time) float64 { return max(0, now.Sub(s.Time).Seconds()) }
+// age is how many seconds old what was read then is.
+func age(then, now time.Time) float64 { return max(0, now.Sub(then).Seconds()) }
 
 // own is what this node itself has of what is asked for.
-func (s *Server) own(ctx context.Context, query url.Values) ([]ClusterSample, error) {
+func (s *Server) own(ctx context.Context, query url.Values) ([]finding, error) {
 	samples, err := s.samples(ctx, grant{all: true}, query["id"], true)
-	all := make([]ClusterSample, len(samples))
-	for i, one := range samples {
-		all[i] = ClusterSample{Node: s.configuration().node(), Age: age(one, time.Now()), Sample: one}
+	if err != nil {
+		return nil, err
 	}
-	return all, err
+	var all []finding
+	for _, one := range samples {
+		text, err := json.Marshal(one)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, finding{s.configuration().node(), age(one.Time, time.Now()), stats.Source{ID: one.ID, Name: one.Name}, text})
+	}
+	return all, nil
 }
 
 // serveCluster answers for all nodes. They are asked for their own alone, so no
@@ -267,18 +284,41 @@ func (s *Server) serveCluster(w http.ResponseWriter, r *http.Request, g grant) {
 	defer cancel()
 	all := askAll(ctx, nodes)
 	for i := range all {
-		all[i].samples = slices.DeleteFunc(all[i].samples, func(s ClusterSample) bool {
-			return !g.sees(stats.Source{ID: s.ID, Name: s.Name})
-		})
+		all[i].found = slices.DeleteFunc(all[i].found, func(f finding) bool { return !g.sees(f.src) })
 	}
-	answer, status := merge(all, query["id"])
-	if hidden := missing(answer.Samples, query["id"]); len(hidden) > 0 && !g.all { // nor whether there is one
+	found, answer, status := merge(all, query["id"])
+	if hidden := missing(found, query["id"]); len(hidden) > 0 && !g.all { // nor whether there is one
 		refuse(w, &forbidden{g.who, fmt.Sprintf("virtual server %q", hidden[0])})
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(answer)
+	writeCluster(w, found, answer)
+}
+
+// writeCluster writes an answer in JSON. It fails only when the client is gone.
+func writeCluster(w io.Writer, found []finding, answer ClusterAnswer) error {
+	b := bufio.NewWriter(w)
+	b.WriteString(`{"samples":[`)
+	for i, f := range found {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(b, `{"node":%q,"age":%.6f,`, f.node, f.age)
+		b.Write(f.text[1:]) // after the brace
+	}
+	rest, err := json.Marshal(struct {
+		Nodes     []NodeAnswer `json:"nodes"`
+		Conflicts []Conflict   `json:"conflicts,omitempty"`
+		Error     string       `json:"error,omitempty"`
+	}{answer.Nodes, answer.Conflicts, answer.Error})
+	if err != nil {
+		return err
+	}
+	b.WriteString("],")
+	b.Write(rest[1:])
+	b.WriteByte('\n')
+	return b.Flush()
 }
 
 // waiting is how long peers may take.
@@ -288,10 +328,10 @@ func waiting(s string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d <= 0 || d > timeout {
-		return 0, fmt.Errorf("%w: timeout %q is no time up to %v", errBadQuery, s, timeout)
+		return 0, fmt.Errorf("%w: timeout %q is no time up to %v", errBadRequest, s, timeout)
 	}
 	return d, nil
 }
 
-// errBadQuery is the error for what cannot be understood.
-var errBadQuery = errors.New("cannot understand the request")
+// errBadRequest is the error for what cannot be understood.
+var errBadRequest = errors.New("cannot understand the request")

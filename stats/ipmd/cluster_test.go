@@ -21,11 +21,11 @@ func TestClusterSampleInJSON(t *testing.T) {
 
 // What a request to a cluster is answered with, by what its nodes know.
 func TestMerge(t *testing.T) {
-	sample := func(node string, id int, name string) ClusterSample {
-		return ClusterSample{Node: node, Sample: stats.Sample{ID: id, Name: name}}
+	sample := func(node string, id int, name string) finding {
+		return finding{node: node, src: stats.Source{ID: id, Name: name}}
 	}
-	a := asked{NodeAnswer: NodeAnswer{Name: "a", Answered: true}, samples: []ClusterSample{sample("a", 9, ""), sample("a", 8, "web")}}
-	b := asked{NodeAnswer: NodeAnswer{Name: "b", Answered: true}, samples: []ClusterSample{sample("b", 7, ""), sample("b", 8, "web")}}
+	a := asked{NodeAnswer: NodeAnswer{Name: "a", Answered: true}, found: []finding{sample("a", 9, ""), sample("a", 8, "web")}}
+	b := asked{NodeAnswer: NodeAnswer{Name: "b", Answered: true}, found: []finding{sample("b", 7, ""), sample("b", 8, "web")}}
 	refused := asked{NodeAnswer: NodeAnswer{Name: "c"}, err: ErrForbidden}
 	late := asked{NodeAnswer: NodeAnswer{Name: "d"}, err: errTooLate}
 	for _, test := range []struct {
@@ -45,18 +45,18 @@ func TestMerge(t *testing.T) {
 		{[]asked{refused}, nil, 502, 0, "no node answers (c)"},
 		{[]asked{late, refused}, nil, 504, 0, "no node answers (d, c)"},
 	} {
-		got, status := merge(test.all, test.ids)
-		if status != test.status || len(got.Samples) != test.samples || got.Error != test.err || len(got.Nodes) != len(test.all) {
-			t.Errorf("%v: %d, %+v", test, status, got)
+		found, got, status := merge(test.all, test.ids)
+		if status != test.status || len(found) != test.samples || got.Error != test.err || len(got.Nodes) != len(test.all) {
+			t.Errorf("%v: %d, %+v, %+v", test, status, found, got)
 		}
 	}
-	both, _ := merge([]asked{a, b}, nil)
+	found, both, _ := merge([]asked{a, b}, nil)
 	if c := both.Conflicts; len(c) != 1 || c[0].ID != 8 || len(c[0].Nodes) != 2 || c[0].Nodes[0] != "a" || c[0].Nodes[1] != "b" {
 		t.Errorf("%+v", c)
 	}
 	for i, id := range []int{7, 8, 8, 9} {
-		if both.Samples[i].ID != id {
-			t.Errorf("%+v", both.Samples)
+		if found[i].src.ID != id {
+			t.Errorf("%+v", found)
 		}
 	}
 }

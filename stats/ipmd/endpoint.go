@@ -40,7 +40,10 @@ func (e Endpoint) validate(add func(path, format string, args ...any)) {
 // node is this one's name.
 func (c Config) node() string {
 	host, _ := os.Hostname()
-	return cmp.Or(c.Node, strings.ToLower(host), "localhost")
+	if host = strings.ToLower(host); !isHost(host) {
+		host = "localhost"
+	}
+	return cmp.Or(c.Node, host)
 }
 
 func (c Config) validatePeers(add func(path, format string, args ...any)) {

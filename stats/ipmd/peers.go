@@ -71,7 +71,7 @@ func (l *link) close() { l.client.CloseIdleConnections() }
 
 // ask asks for what the peer has itself. Its samples' age is measured by its own
 // clock.
-func (l *link) ask(ctx context.Context, query url.Values) ([]ClusterSample, error) {
+func (l *link) ask(ctx context.Context, query url.Values) ([]finding, error) {
 	trial, err := l.enter()
 	if err != nil {
 		return nil, err
@@ -112,7 +112,7 @@ func (l *link) leave(trial bool, err error) {
 // errTooLate is the cause of the context that peers are asked with.
 var errTooLate = errors.New("no answer in time")
 
-func (l *link) get(ctx context.Context, query url.Values) ([]ClusterSample, error) {
+func (l *link) get(ctx context.Context, query url.Values) ([]finding, error) {
 	u := url.URL{Scheme: "https", Host: l.peer.Name, Path: "/stats", RawQuery: query.Encode()}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
@@ -163,29 +163,37 @@ func refusedBy(res *http.Response) error {
 	return fmt.Errorf("it answers: %s", shorten(body.Error))
 }
 
-// decodeSamples reads the answer of a node at whose place it is now.
-func decodeSamples(r io.Reader, node string, now time.Time) ([]ClusterSample, error) {
+// decodeSamples reads the answer of a node at whose place it is now. It is another's
+// word: what is no sample, or claims to be another node's, is refused.
+func decodeSamples(r io.Reader, node string, now time.Time) ([]finding, error) {
 	d := json.NewDecoder(r)
 	if t, err := d.Token(); err != nil {
 		return nil, err
 	} else if t != json.Delim('[') {
 		return nil, errors.New("it is not an array")
 	}
-	var samples []ClusterSample
+	var all []finding
 	known := map[int]bool{}
 	for d.More() {
-		var s stats.Sample
-		if err := d.Decode(&s); err != nil {
+		var text json.RawMessage
+		if err := d.Decode(&text); err != nil {
 			return nil, err
 		}
-		if s.ID < 1 || s.ID > maxID || known[s.ID] {
-			return nil, fmt.Errorf("%d is no virtual server's number, or there twice", s.ID)
+		var s struct {
+			Node, Age any
+			stats.Sample
+		}
+		if err := json.Unmarshal(text, &s); err != nil {
+			return nil, err
+		}
+		if s.ID < 1 || s.ID > maxID || known[s.ID] || s.Node != nil || s.Age != nil {
+			return nil, fmt.Errorf("%d is no virtual server's number, or there twice, or another node's", s.ID)
 		}
 		known[s.ID] = true
-		samples = append(samples, ClusterSample{Node: node, Age: age(s, now), Sample: s})
+		all = append(all, finding{node, age(s.Time, now), stats.Source{ID: s.ID, Name: s.Name}, text})
 	}
 	_, err := d.Token()
-	return samples, err
+	return all, err
 }
 
 // maxID is the highest number that a virtual server may have.

@@ -132,7 +132,7 @@ type refusal struct {
 func refuse(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
 	switch {
-	case errors.Is(err, errBadQuery):
+	case errors.Is(err, errBadRequest):
 		status = http.StatusBadRequest
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrNoNode):
 		status = http.StatusNotFound
