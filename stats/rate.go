@@ -39,7 +39,7 @@ type Span struct {
 // cannot be compared, being of different virtual servers or of the same moment.
 func Between(was, is Sample) Span {
 	seconds := is.Time.Sub(was.Time).Seconds()
-	if was.ID != is.ID || seconds <= 0 {
+	if was.ID != is.ID || was.Life != is.Life || seconds <= 0 {
 		return Span{}
 	}
 	return Span{was, is, seconds}

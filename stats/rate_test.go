@@ -46,11 +46,14 @@ func TestRatesOfNothing(t *testing.T) {
 	one := at(2, device("eth0", 1, 1))
 	other := at(3, device("eth0", 9, 9))
 	other.ID = 9
+	again := at(3, device("eth0", 9, 9))
+	again.Life = "another"
 	for what, s := range map[string]Span{
 		"the zero span":          {},
 		"one moment":             Between(one, one),
 		"a clock set back":       Between(one, at(1, device("eth0", 9, 9))),
 		"another virtual server": Between(one, other),
+		"another namespace":      Between(one, again),
 	} {
 		if r, ok := s.Total(); ok {
 			t.Errorf("%s: %+v", what, r)

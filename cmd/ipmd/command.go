@@ -37,6 +37,7 @@ and sent, by interface and in total, and its IP, ICMP, TCP and UDP counters.
   GET /cluster/stats       those of all nodes of the cluster, likewise
   GET /metrics             all, for Prometheus
   GET /healthz             ok
+  GET /                    a web page that shows them
 
 The configuration file is YAML. It need not be there; all of its fields, as they are
 without it:
@@ -65,7 +66,8 @@ const fields = `  maxAge: 1s                  # how old a shared sample may be, 
 
 const examples = `  ipmd
   ipmd --socket /run/ipmd-test.sock
-  curl --unix-socket /run/vsrun/ipmd.sock 'http://ipmd/stats?id=8'`
+  curl --unix-socket /run/vsrun/ipmd.sock 'http://ipmd/stats?id=8'
+  ssh -N -L 9118:/run/vsrun/ipmd.sock root@host    and http://localhost:9118 in a browser`
 
 func newCommand() *cobra.Command {
 	var o options

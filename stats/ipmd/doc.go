@@ -3,11 +3,13 @@
 //
 //	GET /stats               all virtual servers, a JSON array of stats.Sample
 //	GET /stats?id=8&id=web   those, by number or name
+//	GET /stats?mib=no        without the protocols' counters, nine tenths of an answer
 //	GET /cluster/stats       those of all nodes, a JSON ClusterAnswer; id as above,
 //	                         node=b those of some nodes alone, timeout=1s how long
 //	                         nodes may take (3 s)
 //	GET /metrics             all, for Prometheus (text, or OpenMetrics on request)
 //	GET /healthz             ok
+//	GET /                    a web page that shows them, for a browser
 //
 // An error is a JSON object, {"error":"…","hint":"…"}, the hint where there is a cure:
 // 403 for what the asker may not ask (see [Rule]), 404 for a virtual server that is not

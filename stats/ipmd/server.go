@@ -95,7 +95,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.route("GET /cluster/stats", askCluster, s.serveCluster)
 		s.route("GET /metrics", askMetrics, s.serveMetrics)
 		s.mux.HandleFunc("GET /healthz", serveHealth)
+		s.mux.Handle("GET /", servePage())
 	})
+	if err := guardBrowsers(w, r); err != nil {
+		refuse(w, err)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	s.mux.ServeHTTP(w, r.WithContext(ctx))
@@ -113,6 +118,9 @@ func (s *Server) serveStats(w http.ResponseWriter, r *http.Request, g grant) {
 		refuse(w, err)
 		return
 	}
+	if query.Get("mib") == "no" {
+		samples = withoutMIB(samples)
+	}
 	b, err := json.Marshal(samples)
 	if err != nil {
 		refuse(w, err)
@@ -121,6 +129,15 @@ func (s *Server) serveStats(w http.ResponseWriter, r *http.Request, g grant) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set(timeHeader, time.Now().UTC().Format(time.RFC3339Nano))
 	w.Write(append(b, '\n'))
+}
+
+// withoutMIB leaves out what makes most of an answer, and not everybody wants.
+func withoutMIB(samples []stats.Sample) []stats.Sample {
+	samples = slices.Clone(samples)
+	for i := range samples {
+		samples[i].MIB = nil
+	}
+	return samples
 }
 
 // refusal is the body of an answer that is an error.
@@ -134,6 +151,8 @@ func refuse(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, errBadRequest):
 		status = http.StatusBadRequest
+	case errors.As(err, new(*misdirected)):
+		status = http.StatusMisdirectedRequest
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrNoNode):
 		status = http.StatusNotFound
 	case errors.Is(err, ErrForbidden):

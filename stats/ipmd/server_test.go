@@ -112,7 +112,7 @@ func TestServeRefuses(t *testing.T) {
 			t.Errorf("POST %s: %d %v", path, w.Code, w.Header())
 		}
 	}
-	for _, path := range []string{"/", "/stats/8", "/nothing"} {
+	for _, path := range []string{"/stats/8", "/nothing"} {
 		if w := get(s, path, nil); w.Code != http.StatusNotFound {
 			t.Errorf("%s: %d", path, w.Code)
 		}
@@ -214,6 +214,7 @@ func get(s *Server, target string, header http.Header) *httptest.ResponseRecorde
 }
 
 func asRoot(r *http.Request) *http.Request {
+	r.Host = "ipmd"
 	return r.WithContext(context.WithValue(r.Context(), identityKey{}, Identity{Local: true}))
 }
 
