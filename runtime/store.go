@@ -183,9 +183,13 @@ func (s *Store) save(vs VirtualServer) error {
 	return s.write(vs.String(), s.fresh(vs.ID), s.path(vs.ID), vs.record())
 }
 
-// write replaces the record of what is named.
+// write replaces the record of what is named. After an error the old one is there.
 func (s *Store) write(what, fresh, path string, text []byte) error {
-	err := writeSynced(fresh, text)
+	old, err := os.ReadFile(path)
+	first := errors.Is(err, fs.ErrNotExist)
+	if err == nil || first {
+		err = writeSynced(fresh, text)
+	}
 	if err == nil {
 		err = os.Rename(fresh, path)
 	}
@@ -193,7 +197,21 @@ func (s *Store) write(what, fresh, path string, text []byte) error {
 		os.Remove(fresh)
 		return fmt.Errorf("cannot store %s: %w", what, err)
 	}
-	return s.sync()
+	if err := s.sync(); err != nil {
+		return errors.Join(fmt.Errorf("cannot store %s: %w", what, err), goBack(first, fresh, path, old))
+	}
+	return nil
+}
+
+// goBack puts the old record where the new one is that a power cut could take away.
+func goBack(first bool, fresh, path string, old []byte) error {
+	if first {
+		return os.Remove(path)
+	}
+	if err := writeSynced(fresh, old); err != nil {
+		return err
+	}
+	return os.Rename(fresh, path)
 }
 
 func writeSynced(path string, text []byte) error {
