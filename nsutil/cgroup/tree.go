@@ -88,13 +88,30 @@ func (t *Tree) Make(name string) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := t.each(func(path string) (*os.File, error) { return makeIn(path, name) })
+	var errs []error
+	g := t.each(func(path string) (*os.File, error) {
+		d, err := makeIn(path, name)
+		if !mayNot(err) {
+			errs = append(errs, err)
+		}
+		return d, err
+	})
+	if err := errors.Join(errs...); err != nil {
+		g.Close()
+		held.Close()
+		return nil, errors.Join(fmt.Errorf("cannot make the cgroup %s: %w", name, err), t.remove(name))
+	}
 	if g == nil {
 		held.Close()
 		return nil, nil
 	}
 	g.held = held
 	return g, nil
+}
+
+// mayNot: the hierarchy is another's, and does without.
+func mayNot(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS)
 }
 
 // hold makes the scope, where systemd is to be asked for one.
