@@ -1,8 +1,10 @@
 package plumbing
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -23,6 +25,13 @@ type Interface struct {
 	MTU       int            `json:"mtu,omitempty" yaml:"mtu,omitempty"` // bytes, 68–65535; 0: that of what it sits on
 	Addresses []netip.Prefix `json:"addresses,omitempty" yaml:"addresses,omitempty"`
 	Gateways  []netip.Addr   `json:"gateways,omitempty" yaml:"gateways,omitempty"` // at most one of each family
+}
+
+// Equal compares what is said of them: a default that is written out is the default.
+func (i Interface) Equal(other Interface) bool {
+	return i.Name == other.Name && i.Port == other.Port && slices.Equal(i.VLAN, other.VLAN) &&
+		cmp.Or(i.Kind, Macvlan) == cmp.Or(other.Kind, Macvlan) && i.MAC == other.MAC && i.MTU == other.MTU &&
+		slices.Equal(i.Addresses, other.Addresses) && slices.Equal(i.Gateways, other.Gateways)
 }
 
 // A Kind is how an interface sits on its port; empty means macvlan.

@@ -402,16 +402,16 @@ func (r *Runtime) AddService(ctx context.Context, id int, s service.Service) (Vi
 	return vs, err
 }
 
-// RemoveService stops a service and forgets it.
-func (r *Runtime) RemoveService(ctx context.Context, id int, name string) (VirtualServer, error) {
-	return r.Update(ctx, id, func(vs *VirtualServer) error {
-		k := slices.IndexFunc(vs.Services, func(o service.Service) bool { return o.Name == name })
-		if k < 0 {
-			return fmt.Errorf("%s has no service %s", vs, name)
-		}
-		vs.Services = slices.Delete(vs.Services, k, k+1)
+// RemoveService stops a service and forgets it; it says whether there was one.
+func (r *Runtime) RemoveService(ctx context.Context, id int, name string) (vs VirtualServer, was bool, err error) {
+	vs, err = r.Update(ctx, id, func(vs *VirtualServer) error {
+		vs.Services = slices.DeleteFunc(vs.Services, func(s service.Service) bool {
+			was = was || s.Name == name
+			return s.Name == name
+		})
 		return nil
 	})
+	return vs, was, err
 }
 
 // Order tells a service of an enabled virtual server what to do. The record

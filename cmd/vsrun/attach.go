@@ -22,18 +22,31 @@ func (a *app) attachCommand() *cobra.Command {
 			if iface.port == "" {
 				return usagef("an interface needs --port, the host's device that it sits on")
 			}
+			var attached []plumbing.Interface
 			add := func(vs *runtime.VirtualServer) error {
 				interfaces, routes, err := iface.parse(vs.Network)
-				vs.Interfaces, vs.Routes = append(vs.Interfaces, interfaces...), append(vs.Routes, routes...)
-				return err
+				if err != nil {
+					return err
+				}
+				attached = interfaces
+				if again, there := alreadyAttached(*vs, interfaces[0], iface.ifname != ""); there {
+					attached[0] = again
+				} else {
+					vs.Interfaces = append(vs.Interfaces, interfaces...)
+				}
+				for _, r := range routes {
+					if !slices.Contains(vs.Routes, r) {
+						vs.Routes = append(vs.Routes, r)
+					}
+				}
+				return nil
 			}
 			vs, err := a.update(c, args[0], add, dryRun, noProbe)
 			if err != nil {
 				return fmt.Errorf("cannot attach an interface to %s: %w", args[0], err)
 			}
 			if !dryRun {
-				i := vs.Interfaces[len(vs.Interfaces)-1]
-				a.did("%s attached%s", vs, summary(runtime.VirtualServer{Network: plumbing.Network{Interfaces: []plumbing.Interface{i}}}))
+				a.did("%s attached%s", vs, summary(runtime.VirtualServer{Network: plumbing.Network{Interfaces: attached}}))
 			}
 			return nil
 		},
@@ -44,31 +57,50 @@ func (a *app) attachCommand() *cobra.Command {
 	return c
 }
 
+// alreadyAttached finds the interface that an earlier attach of the same has made, which
+// may have been killed. One without addresses and a name could be another one.
+func alreadyAttached(vs runtime.VirtualServer, i plumbing.Interface, named bool) (plumbing.Interface, bool) {
+	k := slices.IndexFunc(vs.Interfaces, func(there plumbing.Interface) bool {
+		if !named && len(i.Addresses) > 0 {
+			i.Name = there.Name
+		}
+		return there.Equal(i)
+	})
+	if k < 0 {
+		return i, false
+	}
+	return vs.Interfaces[k], true
+}
+
 func (a *app) detachCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "detach ID IFNAME",
 		Short: "Take an interface, and the routes by it, from a virtual server",
 		Args:  arguments(2, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			vs, err := a.update(c, args[0], func(vs *runtime.VirtualServer) error { return detach(vs, args[1]) }, false, false)
-			if err != nil {
+			was := false
+			take := func(vs *runtime.VirtualServer) error { was = detach(vs, args[1]); return nil }
+			vs, err := a.update(c, args[0], take, false, false)
+			switch {
+			case err != nil:
 				return fmt.Errorf("cannot detach %s from %s: %w", args[1], args[0], err)
+			case was:
+				a.did("%s detached: %s", vs, args[1])
+			default:
+				a.did("%s had no interface %s", vs, args[1])
 			}
-			a.did("%s detached: %s", vs, args[1])
 			return nil
 		},
 	}
 }
 
-func detach(vs *runtime.VirtualServer, ifname string) error {
+// detach reports whether there was such an interface.
+func detach(vs *runtime.VirtualServer, ifname string) bool {
 	before := len(vs.Interfaces)
 	through := plumbing.Network{Interfaces: slices.Clone(vs.Interfaces)}
 	vs.Interfaces = slices.DeleteFunc(vs.Interfaces, func(i plumbing.Interface) bool { return i.Name == ifname })
-	if len(vs.Interfaces) == before {
-		return fmt.Errorf("%s has no interface %s", vs, ifname)
-	}
 	vs.Routes = slices.DeleteFunc(vs.Routes, func(r plumbing.Route) bool { return through.Leaves(r) == ifname })
-	return nil
+	return len(vs.Interfaces) < before
 }
 
 // update changes a virtual server, or prints what that would do.

@@ -167,13 +167,19 @@ func (a *app) serviceRmCommand() *cobra.Command {
 		Short: "Stop a service and forget it",
 		Args:  arguments(2, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			vs, err := a.onServer(args[0], func(r *runtime.Runtime, id int) (runtime.VirtualServer, error) {
-				return r.RemoveService(c.Context(), id, args[1])
+			was := false
+			vs, err := a.onServer(args[0], func(r *runtime.Runtime, id int) (vs runtime.VirtualServer, err error) {
+				vs, was, err = r.RemoveService(c.Context(), id, args[1])
+				return vs, err
 			})
-			if err != nil {
+			switch {
+			case err != nil:
 				return fmt.Errorf("cannot remove service %s from %s: %w", args[1], args[0], err)
+			case was:
+				a.did("%s service %s removed", vs, args[1])
+			default:
+				a.did("%s had no service %s", vs, args[1])
 			}
-			a.did("%s service %s removed", vs, args[1])
 			return nil
 		},
 	}
