@@ -2,6 +2,7 @@
 
 GO ?= go
 FUZZTIME ?= 10s
+FAULTS ?= 1
 # Those of the tests in virtual machines; see CONTRIBUTING.md.
 KERNELS ?= 6.1 6.12
 KERNEL ?= $(firstword $(KERNELS))
@@ -23,7 +24,7 @@ BUILDFLAGS = -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION
 export VSRUN_BIN := $(BIN)
 export CGO_ENABLED := 0
 
-.PHONY: help build install uninstall test test-vm test-vm-kernel vm-shell lint bench demo fuzz clean
+.PHONY: help build install uninstall test test-vm test-vm-kernel vm-shell lint bench demo fuzz crash-matrix clean
 .PHONY: check-native check-as-user check-vm vm summary
 
 help: ## this list
@@ -122,6 +123,9 @@ fuzz: ## each fuzz test for FUZZTIME (10s)
 		echo "== $$name for $(FUZZTIME)"; \
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null || exit 1; \
 	done
+
+crash-matrix: build ## every call of every operation fails, and is killed at: FAULTS=1, or 6/0 for each sixth
+	@VSRUN_FAULTS=$(FAULTS) $(GO) test -count=1 -v -timeout 3h -run 'TestFaults' ./test/e2e
 
 clean: ## remove what these make
 	rm -rf bin .cache

@@ -5,10 +5,12 @@ import (
 	"os"
 	"testing"
 
+	"github.com/vsrun/vsrun/test/fault"
 	"github.com/vsrun/vsrun/test/lab"
 )
 
 func TestMain(m *testing.M) {
+	fault.Main()
 	if os.Getenv(escapeVar) != "" {
 		tryEscapes()
 		return
