@@ -54,10 +54,11 @@ func newLink(p Peer, keys *keySet) *link {
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", p.Address)
 		},
-		TLSClientConfig:    keys.client(),
-		MaxConnsPerHost:    maxConnections,
-		IdleConnTimeout:    30 * time.Second,
-		DisableCompression: true, // the bound is on what was sent
+		TLSClientConfig:     keys.client(),
+		MaxConnsPerHost:     maxConnections,
+		MaxIdleConnsPerHost: maxConnections,
+		IdleConnTimeout:     30 * time.Second,
+		DisableCompression:  true, // the bound is on what was sent
 	}
 	return &link{peer: p, keys: keys, client: http.Client{
 		Transport:     transport,
