@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -156,33 +157,39 @@ func TestPush(t *testing.T) {
 	})
 	before := metricsNow(t, s.Host)
 	p := startPrometheus(t, s.Host, dir+"/prometheus.yaml", "--web.enable-remote-write-receiver")
-	var points []point
-	soon(t, func() (err error) {
-		if points, err = p.query(`{vs!=""}`); err == nil && len(points) < len(before) {
-			err = fmt.Errorf("%d series have arrived; ipmd says %s", len(points), daemon.Output())
+	soon(t, func() error { // the first to arrive is older than that
+		points, err := p.query(`{vs!=""}`)
+		if err != nil {
+			return err
 		}
-		return err
+		return comparePush(before, points, metricsNow(t, s.Host))
 	})
-	after := metricsNow(t, s.Host)
-	pushed := make(map[string]float64)
-	for _, point := range points {
-		if point.Metric["job"] != "vsrun" || point.Metric["instance"] != "a" {
-			t.Errorf("a series is labelled %v", point.Metric)
-		}
-		key := seriesKey(point.Metric["__name__"], point.Metric)
-		pushed[key] = point.value()
-		if low, ok := before[key]; !ok || strings.HasPrefix(key, "vsrun_network") && (pushed[key] < low || pushed[key] > after[key]) {
-			t.Errorf("%s is pushed as %v, and was %v before and %v after", key, pushed[key], low, after[key])
-		}
-	}
-	for key := range before {
-		if _, ok := pushed[key]; !ok {
-			t.Errorf("%s is not pushed", key)
-		}
-	}
 	if !strings.Contains(daemon.Output(), "pushing works again") {
 		t.Errorf("ipmd says %s", daemon.Output())
 	}
+}
+
+// comparePush compares what was pushed with /metrics before and after.
+func comparePush(before map[string]float64, points []point, after map[string]float64) error {
+	var errs []error
+	pushed := make(map[string]bool)
+	for _, point := range points {
+		if point.Metric["job"] != "vsrun" || point.Metric["instance"] != "a" {
+			errs = append(errs, fmt.Errorf("a series is labelled %v", point.Metric))
+		}
+		key := seriesKey(point.Metric["__name__"], point.Metric)
+		pushed[key] = true
+		low, ok := before[key]
+		if v := point.value(); !ok || strings.HasPrefix(key, "vsrun_network") && (v < low || v > after[key]) {
+			errs = append(errs, fmt.Errorf("%s is pushed as %v, and was %v before and %v after", key, v, low, after[key]))
+		}
+	}
+	for key := range before {
+		if !pushed[key] {
+			errs = append(errs, fmt.Errorf("%s is not pushed", key))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func writeFile(t *testing.T, path, text string) {
