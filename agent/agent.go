@@ -2,27 +2,58 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
+	"github.com/vsrun/vsrun/nsutil"
+	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime"
 )
 
-// An Agent looks after all virtual servers of a Runtime. New makes one.
+// An Agent looks after all virtual servers and ports of a Runtime. New makes one.
 type Agent struct {
+	// LinkGone, where there is one, is told of each link of a virtual server that goes
+	// away, with the last it has counted. It must not wait for anything.
+	LinkGone func(id int, name string, last plumbing.Counters)
+
 	runtime *runtime.Runtime
 	log     *slog.Logger
+	journal journal
+	limits  limits
 	asks    chan func() // run by the loop, which alone has what is below
 
-	due  map[subject]time.Time // what is to be looked at, and when
-	busy map[subject]bool      // what is being looked at
-	done chan subject
+	due      map[subject]time.Time // what is to be looked at, and when
+	announce map[subject]bool      // what is to be announced then
+	busy     map[subject]bool      // what is being looked at
+	done     chan result
+	world    world
+	watching sync.WaitGroup // for inits to end
 }
 
-// A subject is what is looked at as one: a virtual server.
+// A subject is what is looked at as one: a virtual server, or else a port.
 type subject struct {
-	id int
+	id   int
+	port string
 }
+
+func (s subject) String() string {
+	if s.port != "" {
+		return "port " + s.port
+	}
+	return fmt.Sprintf("vs%d", s.id)
+}
+
+// A result is that of a look: when to look again, 0 for not before something happens.
+type result struct {
+	subject
+	again time.Duration
+}
+
+// settle is how long a burst of changes has to end before anybody looks.
+const settle = 50 * time.Millisecond
 
 // crowd is how many are looked at, and mended, at once: most of the time goes by in
 // waiting for answers from the network.
@@ -32,34 +63,62 @@ const crowd = 64
 func New(r *runtime.Runtime, log *slog.Logger) *Agent {
 	return &Agent{
 		runtime: r, log: log, asks: make(chan func()),
-		due: map[subject]time.Time{}, busy: map[subject]bool{}, done: make(chan subject),
+		due: map[subject]time.Time{}, announce: map[subject]bool{}, busy: map[subject]bool{}, done: make(chan result),
 	}
 }
 
 // Run does all the work, until ctx ends.
 func (a *Agent) Run(ctx context.Context) error {
-	a.markAll()
+	ctx, cancel := context.WithCancel(ctx)
+	defer a.watching.Wait()
+	defer cancel()
+	ear, err := plumbing.Listen()
+	if err != nil {
+		return err
+	}
+	notices := hear(ctx, ear)
+	mounts, err := nsutil.WatchMounts(ctx)
+	if err != nil {
+		return err
+	}
+	records, err := watchRecords(ctx, a.runtime.StateDir)
+	if err != nil {
+		return err
+	}
+	a.world = world{ear: ear}
+	a.lookAtAll()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		timer.Reset(a.begin(ctx, time.Now()))
 		select {
-		case <-ctx.Done():
-			for len(a.busy) > 0 { // nothing is left half done that need not be
-				delete(a.busy, <-a.done)
+		case heard, open := <-notices:
+			if !open && ctx.Err() == nil {
+				return errors.New("cannot hear the kernel any more")
 			}
-			return nil
+			a.take(heard)
+		case <-mounts:
+			a.followAll()
+		case changed := <-records:
+			a.reread(changed)
 		case ask := <-a.asks:
 			ask()
-		case s := <-a.done:
-			delete(a.busy, s)
+		case r := <-a.done:
+			a.end(ctx, r)
 		case <-timer.C:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			for len(a.busy) > 0 { // what has begun goes on to the next step
+				delete(a.busy, (<-a.done).subject)
+			}
+			return nil
 		}
 	}
 }
 
 // LookAtAll has everything looked at, soon.
-func (a *Agent) LookAtAll(ctx context.Context) { a.ask(ctx, a.markAll) }
+func (a *Agent) LookAtAll(ctx context.Context) { a.ask(ctx, a.lookAtAll) }
 
 // Answers reports whether the agent takes what it is told; it waits until it does, or
 // ctx ends.
@@ -74,21 +133,11 @@ func (a *Agent) ask(ctx context.Context, do func()) bool {
 	}
 }
 
-// mark has s looked at when things have settled. What is due earlier stays so.
+// mark has s looked at after a while. What is due earlier stays so.
 func (a *Agent) mark(s subject, after time.Duration) {
 	at := time.Now().Add(after)
 	if old, marked := a.due[s]; !marked || at.Before(old) {
 		a.due[s] = at
-	}
-}
-
-func (a *Agent) markAll() {
-	list, err := a.runtime.Store.List()
-	if err != nil {
-		a.log.Warn("cannot look after all virtual servers", "err", err)
-	}
-	for _, vs := range list {
-		a.mark(subject{id: vs.ID}, 0)
 	}
 }
 
@@ -104,23 +153,19 @@ func (a *Agent) begin(ctx context.Context, now time.Time) (next time.Duration) {
 			next = min(next, wait)
 			continue
 		}
+		announce := a.announce[s]
 		delete(a.due, s)
+		delete(a.announce, s)
 		a.busy[s] = true
-		go func() {
-			a.see(ctx, s)
-			a.done <- s
-		}()
+		go func() { a.done <- result{s, a.see(ctx, s, announce)} }()
 	}
 	return next
 }
 
-// see looks at one, and mends it.
-func (a *Agent) see(ctx context.Context, s subject) {
-	mended, err := a.runtime.Mend(ctx, s.id)
-	switch {
-	case err != nil:
-		a.log.Warn("cannot mend", "vs", s.id, "err", err)
-	case len(mended) > 0:
-		a.log.Info("mended", "vs", s.id, "drift", mended)
+func (a *Agent) end(ctx context.Context, r result) {
+	delete(a.busy, r.subject)
+	if r.again > 0 {
+		a.mark(r.subject, r.again)
 	}
+	a.watchInit(ctx, r.id)
 }

@@ -205,6 +205,24 @@ func linkGet(name string) message {
 	return m
 }
 
+// nameNamespace has the host give a namespace an id, which is the host's word for it
+// (rtnl_net_newid).
+func nameNamespace(fd int) message {
+	m := message{kind: unix.RTM_NEWNSID, body: make([]byte, rtgenmsgLen)}
+	m.putUint32(unix.NETNSA_NSID, 1<<32-1) // -1: one that is free
+	m.putUint32(unix.NETNSA_FD, uint32(fd))
+	return m
+}
+
+// namespaceID asks for it.
+func namespaceID(fd int) message {
+	m := message{kind: unix.RTM_GETNSID, body: make([]byte, rtgenmsgLen)}
+	m.putUint32(unix.NETNSA_FD, uint32(fd))
+	return m
+}
+
+const rtgenmsgLen = 4 // struct rtgenmsg, and struct netconfmsg, to the first attribute
+
 // portMACs asks for the unicast addresses that a port receives beside its own:
 // those of its macvlans (dev_uc_list, as `bridge fdb show` has them).
 func portMACs(port int) message {

@@ -173,9 +173,10 @@ func decodePort(l netlink.Link) Port {
 // nameLinks reads what the host's devices are called, and which of them lead
 // somewhere and are not our own.
 func (s *State) nameLinks(links []netlink.Link) {
-	s.HostLinks, s.HostNames = nil, nil
+	s.HostLinks, s.HostNames, s.HostIndex = nil, nil, map[int]HostLink{}
 	for _, l := range links {
 		a := l.Attrs()
+		s.HostIndex[a.Index] = HostLink{a.Name, a.ParentIndex}
 		s.HostNames = append(append(s.HostNames, a.Name), a.AltNames...)
 		_, vlan := l.(*netlink.Vlan)
 		if a.RawFlags&unix.IFF_LOOPBACK == 0 && !(vlan && a.Group == deviceGroup) {

@@ -164,6 +164,7 @@ func (s *netlinkSocket) read(last uint32, answered func(seq uint32, err error), 
 // A reply is one netlink message from the kernel: an answer with a payload, or
 // the end of a request, with its error.
 type reply struct {
+	kind    uint16 // RTM_…
 	seq     uint32
 	payload []byte
 	err     error
@@ -181,9 +182,9 @@ func parseReplies(b []byte) ([]reply, error) {
 			return nil, errMalformed
 		}
 		flags := binary.NativeEndian.Uint16(b[6:])
-		r := reply{seq: binary.NativeEndian.Uint32(b[8:])}
+		r := reply{kind: binary.NativeEndian.Uint16(b[4:]), seq: binary.NativeEndian.Uint32(b[8:])}
 		body := b[unix.NLMSG_HDRLEN:size]
-		switch binary.NativeEndian.Uint16(b[4:]) {
+		switch r.kind {
 		case unix.NLMSG_ERROR:
 			if len(body) < 4+unix.NLMSG_HDRLEN {
 				return nil, errMalformed

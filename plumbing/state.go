@@ -6,12 +6,13 @@ import "net/netip"
 // stored.
 type State struct {
 	Namespace Presence
-	Ports     map[string]Port // the ports asked about that are there, and their VLANs, by path
-	HostLinks []string        // devices of the host that can be ports, read only when a port or VLAN is missing
-	HostNames []string        // all names on the host, read only then
-	Links     []Link          // inside, loopback included
-	Addresses []Address       // the permanent ones, on our links
-	Routes    []Route         // those with our protocol
+	Ports     map[string]Port  // the ports asked about that are there, and their VLANs, by path
+	HostLinks []string         // devices of the host that can be ports, read only when a port or VLAN is missing
+	HostNames []string         // all names on the host, read only then
+	HostIndex map[int]HostLink // by index, read only then
+	Links     []Link           // inside, loopback included
+	Addresses []Address        // the permanent ones, on our links
+	Routes    []Route          // those with our protocol
 	Sysctls   map[string]string
 	Features  Features
 }
@@ -77,6 +78,26 @@ func (s State) Link(name string) (Link, bool) {
 		}
 	}
 	return Link{}, false
+}
+
+// A HostLink is what a device of the host is called, and the index of what it sits on.
+type HostLink struct {
+	Name   string
+	Parent int
+}
+
+// Renamed is what the port of an interface is called now, where it has another name: the
+// interface goes on. Otherwise it is "".
+func (s State) Renamed(i Interface) string {
+	l, there := s.Link(i.Name)
+	if _, named := s.Ports[i.Port]; named || !there {
+		return ""
+	}
+	below := s.HostIndex[l.Parent]
+	for range i.lowers() {
+		below = s.HostIndex[below.Parent]
+	}
+	return below.Name
 }
 
 // Below is the host's device that an interface sits on, if it is there: a port, or

@@ -208,6 +208,24 @@ func (s announce) apply(_ context.Context, h *Handle) error {
 	return nil
 }
 
+// Announcements is the plan that tells the segments of what a network should hold, and
+// holds.
+func Announcements(want Network, have State) Plan {
+	var plan Plan
+	for _, i := range want.Interfaces {
+		a := announcement{dev: i.Name, mac: i.MAC}
+		for _, p := range have.Addresses {
+			if p.Dev == i.Name {
+				a.addrs = append(a.addrs, p.Prefix.Addr())
+			}
+		}
+		if l, there := have.Link(i.Name); there && l.MAC == i.MAC && len(a.addrs) > 0 {
+			plan = append(plan, announce{a})
+		}
+	}
+	return plan
+}
+
 // openWire opens a packet socket on a link inside: it sends whole frames, and
 // receives those of a protocol that concern addrs.
 func (h *Handle) openWire(dev string, p protocol, addrs []netip.Addr) (*os.File, error) {

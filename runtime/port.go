@@ -367,6 +367,12 @@ func (r *Runtime) ensurePort(ctx context.Context, name string) error {
 	return r.reconcilePort(ctx, p)
 }
 
+// Port is what a port should be, or ErrNoPort.
+func (s *Store) Port(name string) (plumbing.Bond, error) {
+	p, err := s.loadPort(name)
+	return p.Bond, err
+}
+
 // All is everything that the store has, as documents.
 func (s *Store) All() (Documents, error) {
 	servers, err := s.List()
@@ -389,17 +395,16 @@ func (s *Store) All() (Documents, error) {
 }
 
 // DiffPort is what an apply of bond would do, in words.
-func (r *Runtime) DiffPort(bond plumbing.Bond) ([]string, error) {
-	plan, err := r.PlanPort(bond)
-	var drift []string
-	for _, step := range plan {
-		drift = append(drift, step.String())
+func (r *Runtime) DiffPort(bond plumbing.Bond) ([]Drift, error) {
+	p, have, err := r.lookAtPort(bond, nil)
+	if err != nil {
+		var refused *plumbing.Refusal
+		if errors.As(err, &refused) { // what keeps it from being made so
+			return []Drift{{OfRefusal, err.Error()}}, nil
+		}
+		return nil, err
 	}
-	var refused *plumbing.Refusal
-	if errors.As(err, &refused) { // what keeps it from being made so
-		return append(drift, err.Error()), nil
-	}
-	return drift, err
+	return portDrift(&p, have), nil
 }
 
 // PlanPort is what would be done to make a port what bond says.
@@ -413,27 +418,33 @@ func (r *Runtime) PlanPortCreate(bond plumbing.Bond) (plumbing.Plan, error) {
 }
 
 func (r *Runtime) planPortAs(bond plumbing.Bond, refusal func(string) error) (plumbing.Plan, error) {
-	p, err := r.Store.loadPort(bond.Name)
-	switch {
-	case err != nil && !errors.Is(err, ErrNoPort):
-		return nil, err
-	case err == nil && refusal != nil && !sameBond(p.Bond, bond):
-		return nil, refusal(bond.Name)
-	}
-	if err := r.freeMembers(bond, p.Members); err != nil {
-		return nil, err
-	}
-	p.Bond = bond
-	h, err := plumbing.OpenHost()
-	if err != nil {
-		return nil, err
-	}
-	defer h.Close()
-	have, err := p.observe(h)
+	p, have, err := r.lookAtPort(bond, refusal)
 	if err != nil {
 		return nil, err
 	}
 	return planPort(&p, have)
+}
+
+// lookAtPort is the record of a port as bond would have it, and what there is.
+func (r *Runtime) lookAtPort(bond plumbing.Bond, refusal func(string) error) (p portRecord, have plumbing.BondState, err error) {
+	p, err = r.Store.loadPort(bond.Name)
+	switch {
+	case err != nil && !errors.Is(err, ErrNoPort):
+		return p, have, err
+	case err == nil && refusal != nil && !sameBond(p.Bond, bond):
+		return p, have, refusal(bond.Name)
+	}
+	if err := r.freeMembers(bond, p.Members); err != nil {
+		return p, have, err
+	}
+	p.Bond = bond
+	h, err := plumbing.OpenHost()
+	if err != nil {
+		return p, have, err
+	}
+	defer h.Close()
+	have, err = p.observe(h)
+	return p, have, err
 }
 
 // A PortStatus is how a port stands.
@@ -446,7 +457,7 @@ type PortStatus struct {
 	Active  string            `json:"active,omitempty"` // the member that carries all, in the modes that have one
 	Members []MemberStatus    `json:"members"`
 	Users   []string          `json:"users"` // virtual servers on it
-	Drift   []string          `json:"drift"`
+	Drift   []Drift           `json:"drift"`
 }
 
 // A MemberStatus is how a member stands.
@@ -474,15 +485,9 @@ func (r *Runtime) PortStatus(name string) (PortStatus, error) {
 	users, err := r.usersOf(name)
 	s := PortStatus{
 		Name: name, State: "down", Mode: p.Mode, MAC: have.MAC, Active: have.Active,
-		Members: []MemberStatus{}, Users: append([]string{}, users...), Drift: []string{},
+		Members: []MemberStatus{}, Users: append([]string{}, users...), Drift: []Drift{},
 	}
-	plan, refused := planPort(&p, have)
-	for _, step := range plan {
-		s.Drift = append(s.Drift, step.String())
-	}
-	if refused != nil {
-		s.Drift = append(s.Drift, refused.Error())
-	}
+	s.Drift = append(s.Drift, portDrift(&p, have)...)
 	whole := len(s.Drift) == 0
 	for _, name := range p.Members {
 		m := memberStatus(name, have)

@@ -481,7 +481,7 @@ func (r *Runtime) Apply(ctx context.Context, vs VirtualServer) (did string, err 
 }
 
 // Diff is what an apply of vs would do, in words.
-func (r *Runtime) Diff(ctx context.Context, vs VirtualServer) ([]string, error) {
+func (r *Runtime) Diff(ctx context.Context, vs VirtualServer) ([]Drift, error) {
 	s, err := r.status(ctx, vs)
 	return s.Drift, err
 }

@@ -31,7 +31,7 @@ type Status struct {
 	Services   []ServiceStatus   `json:"services"`
 	Resources  service.Resources `json:"resources,omitzero"`
 	Use        cgroup.Use        `json:"use"`   // of all its processes together
-	Drift      []string          `json:"drift"` // what an enable would mend, and services that fail
+	Drift      []Drift           `json:"drift"` // what an enable would mend, and services that fail
 }
 
 // A ServiceStatus is one service: how it stands, and what it may do.
@@ -100,7 +100,7 @@ func (r *Runtime) status(ctx context.Context, vs VirtualServer) (Status, error) 
 		Volumes:    append([]service.Volume{}, vs.Volumes...),
 		Services:   []ServiceStatus{},
 		Resources:  vs.Resources,
-		Drift:      []string{},
+		Drift:      []Drift{},
 	}
 	if vs.Disabled {
 		s.State = Disabled
@@ -128,7 +128,7 @@ func (r *Runtime) look(ctx context.Context, vs VirtualServer, s *Status) error {
 	for _, i := range want.Interfaces {
 		s.Interfaces = append(s.Interfaces, interfaceStatus(i, have))
 	}
-	s.lookAtNetwork(r.place(vs.ID), vs, want, have)
+	s.Drift = append(s.Drift, networkDrift(r.place(vs.ID), vs, want, have)...)
 	return r.lookAtServices(ctx, h.Namespace(), vs, s)
 }
 
@@ -146,27 +146,6 @@ func interfaceStatus(i plumbing.Interface, have plumbing.State) InterfaceStatus 
 	return s
 }
 
-func (s *Status) lookAtNetwork(place plumbing.Place, vs VirtualServer, want plumbing.Network, have plumbing.State) {
-	var plan plumbing.Plan
-	var err error
-	if vs.Disabled {
-		plan = plumbing.Removal(have)
-	} else {
-		plan, err = plumbing.Diff(place, want, have)
-	}
-	for _, step := range plan.Changes() {
-		s.Drift = append(s.Drift, step.String())
-	}
-	if err != nil { // what keeps it from being mended
-		s.Drift = append(s.Drift, err.Error())
-	}
-	for _, a := range have.Addresses {
-		if a.Duplicate {
-			s.Drift = append(s.Drift, fmt.Sprintf("address %s on %s is in use by somebody else", a.Prefix, a.Dev))
-		}
-	}
-}
-
 // answerWithin is how long a look waits for an init.
 const answerWithin = time.Second
 
@@ -174,14 +153,14 @@ func (r *Runtime) lookAtServices(ctx context.Context, ns *nsutil.Namespace, vs V
 	have, err := r.report(ctx, ns, vs)
 	switch {
 	case errors.Is(err, service.ErrSilent):
-		s.Drift = append(s.Drift, service.ErrSilent.Error())
+		s.Drift = append(s.Drift, Drift{OfSilence, service.ErrSilent.Error()})
 		s.addServices(vs.Services, nil, service.Unknown)
 		return nil
 	case errors.Is(err, service.ErrNotRunning):
 	case err != nil:
 		return err
 	case !vs.Disabled && !have.Config.Same(r.config(vs)):
-		s.Drift = append(s.Drift, "restart all services: name, dns, share or volumes changed")
+		s.Drift = append(s.Drift, Drift{OfServices, "restart all services: name, dns, share or volumes changed"})
 	}
 	s.Use = have.Use
 	s.addServices(vs.Services, have.Services, service.Stopped)
@@ -192,7 +171,7 @@ func (r *Runtime) lookAtServices(ctx context.Context, ns *nsutil.Namespace, vs V
 	if err == nil && !vs.Disabled {
 		s.Drift = append(s.Drift, fileDrift(vs.Files, have.Files)...)
 	}
-	s.Drift = append(s.Drift, serviceDrift(want, have)...)
+	s.Drift = append(s.Drift, serviceDrift(vs, want, have)...)
 	return nil
 }
 
@@ -238,47 +217,4 @@ func (s *Status) addServices(want []service.Service, told []service.Status, stat
 		}
 		s.Services = append(s.Services, status)
 	}
-}
-
-// fileDrift is what differs between the files that should be and those that the
-// init keeps.
-func fileDrift(want, have []service.File) (drift []string) {
-	for _, one := range want {
-		if !slices.Contains(have, one.Digest()) {
-			drift = append(drift, "write file "+one.Path)
-		}
-	}
-	for _, one := range have {
-		if !slices.ContainsFunc(want, func(o service.File) bool { return o.Path == one.Path }) {
-			drift = append(drift, "take file "+one.Path+" away")
-		}
-	}
-	return drift
-}
-
-// serviceDrift is what differs between the services that should be and those
-// that the init keeps, and which of them do not run though they should.
-func serviceDrift(want []service.Service, have service.Report) (drift []string) {
-	named := func(list []service.Service, name string) int {
-		return slices.IndexFunc(list, func(o service.Service) bool { return o.Name == name })
-	}
-	for _, one := range want {
-		switch k := named(have.Wanted, one.Name); {
-		case k < 0:
-			drift = append(drift, "start service "+one.Name)
-		case !one.Equal(have.Wanted[k]):
-			drift = append(drift, fmt.Sprintf("restart service %s (changed)", one.Name))
-		}
-	}
-	for _, one := range have.Wanted {
-		if named(want, one.Name) < 0 {
-			drift = append(drift, "stop service "+one.Name)
-		}
-	}
-	for _, one := range have.Services {
-		if one.State == service.Failed || one.State == service.Backoff {
-			drift = append(drift, fmt.Sprintf("service %s: %s", one.Name, one.Last))
-		}
-	}
-	return drift
 }

@@ -37,6 +37,7 @@ func run(ctx context.Context, r *runtime.Runtime, log *slog.Logger) error {
 	a := agent.New(r, log)
 	jobs := []job{
 		{"heal", a.Run},
+		{"tell of events", a.Serve},
 		{"reload", func(ctx context.Context) error { return reload(ctx, hup, a, log) }},
 		{"watchdog", func(ctx context.Context) error { return watchdog(ctx, a) }},
 	}

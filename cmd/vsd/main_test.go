@@ -65,7 +65,13 @@ func TestCommandLine(t *testing.T) {
 // What systemd hears, and that a second vsd is refused: after a kill the next one
 // is not.
 func TestLife(t *testing.T) {
+	const run = "/run/vsrun" // it stays, as packages make it
+	if err := os.MkdirAll(run, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(run) })
 	h := lab.New(t)
+	h.Keep(filepath.Join(h.StateDir, "lock"))
 	t.Setenv("WATCHDOG_USEC", "300000")
 	first := start(t)
 	first.expect(t, "READY=1")

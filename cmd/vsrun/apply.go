@@ -190,7 +190,7 @@ func (a *app) diffCommand() *cobra.Command {
 				return fmt.Errorf("cannot compare: %w", err)
 			}
 			differs := false
-			tell := func(what string, drift []string, err error) error {
+			tell := func(what string, drift []runtime.Drift, err error) error {
 				if err != nil {
 					return fmt.Errorf("cannot compare %s: %w", what, err)
 				}

@@ -21,7 +21,7 @@ func (a *app) bootCommand() *cobra.Command {
 		Long:  bootHelp,
 		Args:  arguments(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.atOnce("bring up", func(r *runtime.Runtime, vs runtime.VirtualServer) error {
+			return a.atOnce("bring up", false, func(r *runtime.Runtime, vs runtime.VirtualServer) error {
 				vs, err := r.Boot(c.Context(), vs.ID)
 				if err == nil && !vs.Disabled {
 					a.did("%s is up%s", vs, summary(vs))
@@ -34,6 +34,7 @@ func (a *app) bootCommand() *cobra.Command {
 
 const shutdownHelp = `Take all virtual servers down, in order and at once, as at the end of the machine.
 They are up again after vsrun boot: that is the difference from vsrun disable --all.
+Until then vsd mends nothing.
 The unit vsrun-shutdown.service does this when the machine is switched off.`
 
 func (a *app) shutdownCommand() *cobra.Command {
@@ -44,7 +45,7 @@ func (a *app) shutdownCommand() *cobra.Command {
 		Long:  shutdownHelp,
 		Args:  arguments(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.atOnce("take down", func(r *runtime.Runtime, vs runtime.VirtualServer) error {
+			return a.atOnce("take down", true, func(r *runtime.Runtime, vs runtime.VirtualServer) error {
 				killed, err := r.Shutdown(c.Context(), vs.ID, timeout)
 				if err == nil && !vs.Disabled {
 					a.did("%s is down%s", vs, hadToKill(killed))
@@ -61,11 +62,14 @@ func (a *app) shutdownCommand() *cobra.Command {
 // waiting, for answers from the network or for services to end.
 const crowd = 16
 
-// atOnce does something to all virtual servers. One that fails does not keep the
-// others from it.
-func (a *app) atOnce(what string, do func(*runtime.Runtime, runtime.VirtualServer) error) error {
+// atOnce does something to all virtual servers, which are to be down from now on or not.
+// One that fails does not keep the others from it.
+func (a *app) atOnce(what string, down bool, do func(*runtime.Runtime, runtime.VirtualServer) error) error {
 	r, err := a.runtime()
 	if err != nil {
+		return fmt.Errorf("cannot %s virtual servers: %w", what, err)
+	}
+	if err := r.SetDown(down); err != nil {
 		return fmt.Errorf("cannot %s virtual servers: %w", what, err)
 	}
 	list, failed := r.Store.List()

@@ -217,7 +217,7 @@ func portTable(w io.Writer, all []runtime.PortStatus, wide bool) {
 		}
 		cells := []any{s.Name, s.State, s.Mode, strings.Join(members, ","), strings.Join(s.Users, ",")}
 		if wide {
-			cells = append(cells, s.MAC, dash(s.MTU), strings.Join(s.Drift, "; "))
+			cells = append(cells, s.MAC, dash(s.MTU), runtime.Words(s.Drift))
 		}
 		row(w, cells...)
 	}

@@ -73,7 +73,7 @@ func (a *app) command() *cobra.Command {
 		a.createCommand(), a.attachCommand(), a.detachCommand(),
 		a.enableCommand(), a.disableCommand(), a.destroyCommand(),
 		a.bootCommand(), a.shutdownCommand(),
-		a.applyCommand(), a.diffCommand(),
+		a.applyCommand(), a.diffCommand(), a.eventsCommand(),
 		a.lsCommand(), a.showCommand(), a.psCommand(), a.logsCommand(), a.execCommand(),
 		a.portCommand(), a.serviceCommand(), a.statsCommand(), a.topCommand(), a.gcCommand(), a.versionCommand(),
 	)

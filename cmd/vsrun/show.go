@@ -56,7 +56,7 @@ func lsTable(w io.Writer, all []runtime.Status, wide bool) {
 		}
 		cells := []any{s.ID, s.Name, s.State, strings.Join(addresses, ","), strings.Join(services, ",")}
 		if wide {
-			cells = append(cells, strings.Join(ports, ","), strings.Join(macs, ","), s.Namespace, strings.Join(s.Drift, "; "))
+			cells = append(cells, strings.Join(ports, ","), strings.Join(macs, ","), s.Namespace, runtime.Words(s.Drift))
 		}
 		row(w, cells...)
 	}

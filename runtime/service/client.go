@@ -64,6 +64,10 @@ func (c *Client) Pid() int { return c.init.pid }
 // Pidfd is the init, valid until Close.
 func (c *Client) Pidfd() int { return int(c.init.f.Fd()) }
 
+// Wait returns when the init and all processes of the virtual server have ended, or ctx
+// has.
+func (c *Client) Wait(ctx context.Context) error { return c.init.wait(ctx) }
+
 // InNamespace reports whether the init, and with it the virtual server's
 // services, is in the network namespace. ErrNotRunning when it has ended.
 func (c *Client) InNamespace(ns *nsutil.Namespace) (bool, error) {

@@ -1,0 +1,289 @@
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vsrun/vsrun/agent"
+	"github.com/vsrun/vsrun/test/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// A daemon is a vsd that runs, and what it tells.
+type daemon struct {
+	*lab.Host
+	cmd    *exec.Cmd
+	log    *bytes.Buffer
+	events chan agent.Event
+}
+
+func startVSD(t *testing.T, h *lab.Host) *daemon {
+	t.Helper()
+	d := &daemon{h, exec.Command(filepath.Join(lab.Programs(t), "vsd")), new(bytes.Buffer), make(chan agent.Event, 10000)}
+	d.cmd.Stderr = d.log
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	heard := make(chan error, 1)
+	t.Cleanup(func() {
+		cancel()
+		d.signal(syscall.SIGTERM)
+		if err := d.cmd.Wait(); err != nil && d.cmd.ProcessState.ExitCode() >= 0 { // killed by the test
+			t.Errorf("vsd: %v\n%s", err, d.log)
+		}
+		<-heard
+		if t.Failed() {
+			t.Logf("vsd wrote:\n%s", d.log)
+		}
+	})
+	go func() {
+		for {
+			err := agent.Events(ctx, h.RunDir, true, func(e agent.Event) error { d.events <- e; return nil })
+			if ctx.Err() != nil {
+				heard <- err
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	return d
+}
+
+// await waits for an event that fits.
+func (d *daemon) await(t *testing.T, what string, fits func(agent.Event) bool) agent.Event {
+	t.Helper()
+	var others []string
+	for late := time.After(10 * time.Second); ; {
+		select {
+		case e := <-d.events:
+			if fits(e) {
+				return e
+			}
+			others = append(others, e.Subject()+": "+e.String())
+		case <-late:
+			t.Fatalf("no event %s, but\n%s\nand it differs:\n%s", what, strings.Join(others, "\n"), d.Vsrun("diff").Stdout)
+		}
+	}
+}
+
+// awaitAll waits for an event of each subject, in whatever order.
+func (d *daemon) awaitAll(t *testing.T, event string, subjects ...string) {
+	t.Helper()
+	for len(subjects) > 0 {
+		e := d.await(t, "of "+strings.Join(subjects, ", "), func(e agent.Event) bool {
+			return e.Event == event && slices.Contains(subjects, e.Subject())
+		})
+		subjects = slices.DeleteFunc(subjects, func(s string) bool { return s == e.Subject() })
+	}
+}
+
+func about(subject, event string) func(agent.Event) bool {
+	return func(e agent.Event) bool { return e.Subject() == subject && e.Event == event }
+}
+
+// whole waits until nothing differs.
+func (d *daemon) whole(t *testing.T) {
+	t.Helper()
+	var r lab.Result
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		if r = d.Vsrun("diff"); r.Code == 0 && r.Stdout == "" {
+			return
+		}
+	}
+	t.Errorf("it still differs: %v", r)
+}
+
+func (d *daemon) signal(s syscall.Signal) { d.cmd.Process.Signal(s) }
+
+// asleep has vsd do nothing while fn runs.
+func (d *daemon) asleep(fn func()) {
+	d.signal(syscall.SIGSTOP)
+	defer d.signal(syscall.SIGCONT)
+	fn()
+}
+
+const document = `
+id: 8
+interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.8/24, "2001:db8::8/64"], gateways: [192.0.2.1]}]
+routes: [{to: 198.51.100.0/24, via: 192.0.2.7, metric: 50}]
+services: [{name: one, command: [sleep, "100000"]}]
+---
+id: 9
+interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.9/24]}]
+`
+
+// A kind of drift: by what hand it comes, and what vsrun diff says of it.
+type drift struct {
+	name, subject, says string
+	hand                func(*testing.T, *site)
+}
+
+// A site has a port with vs8, vs9 and a client on it.
+type site struct {
+	*lab.Host
+	segment *lab.Segment
+	client  *lab.Client
+}
+
+// newHost has a run directory that stays, as packages make it.
+func newHost(t *testing.T) *lab.Host {
+	t.Helper()
+	const run = "/run/vsrun"
+	if err := os.MkdirAll(run, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(run) })
+	return lab.New(t)
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	h := newHost(t)
+	s := &site{Host: h}
+	h.Together(func() {
+		s.segment = h.Segment("eth1")
+		s.client = s.segment.Client("client1", "192.0.2.100/24", "2001:db8::100/64")
+	})
+	s.apply(t, document)
+	return s
+}
+
+// apply makes the virtual servers of a document, until the end of the test.
+func (s *site) apply(t *testing.T, document string) {
+	t.Helper()
+	if r := s.VsrunIn(document, "apply", "--no-probe", "-f", "-"); r.Code != 0 {
+		t.Fatal(r)
+	}
+	t.Cleanup(func() { s.MustVsrun(t, "destroy", "--all") })
+}
+
+// ip is a hand that runs iproute2.
+func ip(lines ...string) func(*testing.T, *site) {
+	return func(t *testing.T, s *site) {
+		t.Helper()
+		for _, line := range lines {
+			s.Run(t, append([]string{"ip"}, strings.Fields(line)...)...)
+		}
+	}
+}
+
+func sysctl(ns, setting string) func(*testing.T, *site) {
+	return ip("netns exec " + ns + " sysctl -qw " + setting)
+}
+
+var drifts = []drift{
+	{"address", "vs8", "add address 192.0.2.8/24 on eth0", ip("-n vs8 address delete 192.0.2.8/24 dev eth0")},
+	{"IPv6 address", "vs8", "add address 2001:db8::8/64 on eth0", ip("-n vs8 address delete 2001:db8::8/64 dev eth0")},
+	{"default route", "vs8", "add route default via 192.0.2.1 dev eth0", ip("-n vs8 route delete default")},
+	{"route", "vs8", "add route 198.51.100.0/24 via 192.0.2.7 dev eth0 metric 50", ip("-n vs8 route delete 198.51.100.0/24 metric 50")},
+	{"changed route", "vs8", "replace route 198.51.100.0/24 via 192.0.2.7 dev eth0 metric 50",
+		ip("-n vs8 route replace 198.51.100.0/24 via 192.0.2.9 metric 50 proto 118")},
+	{"mtu", "vs8", "set mtu 1500 on eth0", ip("-n vs8 link set dev eth0 mtu 1400")},
+	{"link down", "vs8", "bring up eth0", ip("-n vs8 link set dev eth0 down")},
+	{"loopback down", "vs8", "bring up lo", ip("-n vs8 link set dev lo down")},
+	{"deleted link", "vs8", "add macvlan eth0 on port eth1", ip("-n vs8 link delete dev eth0")},
+	{"changed MAC", "vs8", "delete interface eth0", ip("-n vs8 link set dev eth0 address 02:00:00:00:00:99")},
+	{"mark", "vs8", "mark eth0 as vsrun:vs8/eth0", func(t *testing.T, s *site) { s.Run(t, "ip", "-n", "vs8", "link", "set", "dev", "eth0", "alias", "") }},
+	{"forwarding", "vs8", "set net.ipv4.ip_forward=0", sysctl("vs8", "net.ipv4.ip_forward=1")},
+	{"filter", "vs8", "set net.ipv4.conf.all.rp_filter=2", sysctl("vs8", "net.ipv4.conf.all.rp_filter=1")},
+	{"IPv6 forwarding", "vs8", "set net.ipv6.conf.all.forwarding=0", sysctl("vs8", "net.ipv6.conf.all.forwarding=1")},
+	{"name with an init", "vs8", "make the namespace", ip("netns delete vs8")},
+	{"name without one", "vs9", "make the namespace", ip("netns delete vs9")},
+	{"killed init", "vs8", "start service one", func(t *testing.T, _ *site) { kill(t, "vs-init\x00vs8\x00") }},
+	{"port's mtu", "vs8", "set mtu 1500 on eth0", ip("link set dev eth1 mtu 1400", "link set dev eth1 mtu 1500")},
+	{"port made again", "vs9", "add macvlan eth0 on port eth1", func(t *testing.T, s *site) { s.segment.Remove(t, "eth1")() }},
+}
+
+// onPorts are the kinds of drift of what is on the host.
+var onPorts = []drift{
+	{"VLAN down", "vs8", "bring up vsvlan10", ip("link set dev vsvlan10 down")},
+	{"VLAN's mtu", "vs8", "set mtu 1500 on vsvlan10", ip("link set dev vsvlan10 mtu 1400")},
+	{"VLAN's filter", "vs8", "set net.ipv4.conf.vsvlan10.rp_filter=1", func(t *testing.T, s *site) {
+		s.Run(t, "sysctl", "-qw", "net.ipv4.conf.vsvlan10.rp_filter=0")
+	}},
+	{"VLAN deleted", "vs8", "add vlan 10 on bond0", ip("link delete dev vsvlan10")},
+	{"bond's option", "port bond0", "set miimon 100 on bond0", ip("link set dev bond0 type bond miimon 20")},
+	{"bond down", "port bond0", "bring up bond0", ip("link set dev bond0 down")},
+	{"bond's member out", "port bond0", "add eth2 to bond0", ip("link set dev eth2 nomaster")},
+	{"bond deleted", "port bond0", "add bond bond0", ip("link delete dev bond0")},
+	{"bond's member made again", "port bond0", "add eth3 to bond0", func(t *testing.T, s *site) { s.segment.Remove(t, "eth3")() }},
+}
+
+const portsDocument = `
+ports: [{name: bond0, mode: active-backup, members: [eth2, eth3]}]
+---
+id: 8
+interfaces: [{name: eth0, port: bond0, vlan: 10, addresses: [192.0.2.8/24]}]
+`
+
+// Each kind of drift is named by vsrun diff, and mended by vsd within a second.
+func TestHeals(t *testing.T) {
+	s := newSite(t)
+	for _, one := range drifts {
+		t.Run(one.name, func(t *testing.T) { one.heals(t, s) })
+	}
+}
+
+func TestHealsPorts(t *testing.T) {
+	lab.Require(t, "kind:bond", "kind:vlan")
+	h := newHost(t)
+	s := &site{Host: h, segment: h.Segment("eth2", "eth3")}
+	t.Cleanup(func() { s.MustVsrun(t, "port", "destroy", "bond0") })
+	s.apply(t, portsDocument)
+	for _, one := range onPorts {
+		t.Run(one.name, func(t *testing.T) { one.heals(t, s) })
+	}
+}
+
+// rounds is how often each is measured: fewer times than vsd takes for a fight.
+const rounds = 2
+
+func (one drift) heals(t *testing.T, s *site) {
+	d := startVSD(t, s.Host)
+	d.asleep(func() {
+		one.hand(t, s)
+		if r := s.Vsrun("diff"); r.Code != 1 || !strings.Contains(r.Stdout, one.subject+": "+one.says+"\n") {
+			t.Errorf("%v\nwant %s: %s", r, one.subject, one.says)
+		}
+	})
+	d.await(t, "of "+one.name, about(one.subject, agent.Mended))
+	d.whole(t)
+	var took []time.Duration
+	for range rounds {
+		begin := time.Now()
+		one.hand(t, s)
+		e := d.await(t, "of "+one.name, about(one.subject, agent.Mended))
+		took = append(took, e.Time.Sub(begin))
+		d.whole(t)
+	}
+	slices.Sort(took)
+	t.Logf("HEALED %-26s after %v", one.name, took)
+	if took[0] > time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// kill kills the process whose command line begins so.
+func kill(t *testing.T, command string) {
+	t.Helper()
+	list, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range list {
+		if text, _ := os.ReadFile(file); strings.HasPrefix(string(text), command) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			syscall.Kill(pid, syscall.SIGKILL)
+			return
+		}
+	}
+	t.Fatalf("no process %q", command)
+}

@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/vsrun/vsrun/plumbing"
+	"github.com/vsrun/vsrun/runtime"
+)
+
+// see looks at one, mends it, and announces it if it is asked to. It tells when to look
+// again, 0 for not before something happens.
+func (a *Agent) see(ctx context.Context, s subject, announce bool) (again time.Duration) {
+	if a.runtime.IsDown() { // what has been taken down is to stay so
+		return 0
+	}
+	begin := time.Now()
+	var mending bool
+	var wait time.Duration
+	mend := func(drift []runtime.Drift) bool {
+		var first bool
+		if wait, first = a.limits.take(s, topics(drift), begin); first {
+			a.record(Event{Event: BacksOff, ID: s.id, Port: s.port, Drift: drift, Wait: wait})
+		}
+		mending = wait == 0
+		return mending
+	}
+	drift, err := a.mend(ctx, s, mend)
+	e := Event{ID: s.id, Port: s.port, Drift: drift, Took: time.Since(begin)}
+	switch {
+	case ctx.Err() != nil:
+		return 0
+	case err != nil:
+		e.Event, e.Error, e.Wait = Failed, err.Error(), a.limits.failed(s)
+		a.record(e)
+		return e.Wait
+	case wait > 0:
+		return wait
+	case mending:
+		e.Event, again = Mended, settle // it has to stay so
+		a.record(e)
+	case a.limits.changed(s, runtime.Words(drift)):
+		a.limits.forgive(s) // what is missing has come or gone: nobody fights
+		if len(drift) > 0 {
+			e.Event = Waits
+			a.record(e)
+		}
+	}
+	if announce && s.port == "" {
+		a.tell(ctx, s)
+	}
+	return again
+}
+
+func (a *Agent) mend(ctx context.Context, s subject, begin func([]runtime.Drift) bool) ([]runtime.Drift, error) {
+	if s.port != "" {
+		return a.runtime.MendPort(ctx, s.port, begin)
+	}
+	return a.runtime.Mend(ctx, s.id, begin)
+}
+
+func (a *Agent) tell(ctx context.Context, s subject) {
+	if err := a.runtime.Announce(ctx, s.id); err != nil {
+		a.log.Warn("cannot announce the addresses", "vs", s.id, "err", err)
+		return
+	}
+	a.record(Event{Event: Announced, ID: s.id})
+}
+
+func topics(drift []runtime.Drift) (list []plumbing.Topic) {
+	for _, d := range drift {
+		if d.Mendable() && !slices.Contains(list, d.Topic) {
+			list = append(list, d.Topic)
+		}
+	}
+	return list
+}

@@ -1,0 +1,295 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/nsutil"
+	"github.com/vsrun/vsrun/plumbing"
+	"github.com/vsrun/vsrun/runtime"
+)
+
+// A world is what the agent has to know to tell whom a change concerns. All of it is
+// found out anew after anything was missed.
+type world struct {
+	ear     *plumbing.Listener
+	servers map[int]*server
+	bonds   map[string]plumbing.Bond
+	links   map[int]plumbing.Heard // the host's, by index
+	named   map[int]int            // virtual servers by the ids of their namespaces
+}
+
+// A server is one that has a record.
+type server struct {
+	vs      runtime.VirtualServer
+	ns      inode
+	lost    map[int]bool // links inside that have lost their carrier
+	watched bool         // its init
+}
+
+// An inode tells which namespace is published. The zero inode is none.
+type inode struct{ dev, ino uint64 }
+
+func inodeOf(path string) (at inode) {
+	var st syscall.Stat_t
+	var fs syscall.Statfs_t
+	if syscall.Stat(path, &st) == nil && syscall.Statfs(path, &fs) == nil && fs.Type == unix.NSFS_MAGIC {
+		at = inode{st.Dev, st.Ino}
+	}
+	return at
+}
+
+// hear passes on what is heard; nil is something that was missed. The channel is closed
+// when ctx ends, and when nothing can be heard any more.
+func hear(ctx context.Context, ear *plumbing.Listener) <-chan []plumbing.Notice {
+	heard := make(chan []plumbing.Notice)
+	stop := context.AfterFunc(ctx, func() { ear.Close() })
+	go func() {
+		defer close(heard)
+		defer stop()
+		for {
+			list, err := ear.Next()
+			if err != nil && !errors.Is(err, plumbing.ErrMissed) {
+				return
+			}
+			if err == nil && len(list) == 0 {
+				continue
+			}
+			select {
+			case heard <- list:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return heard
+}
+
+// lookAtAll forgets all that is known and begins anew.
+func (a *Agent) lookAtAll() {
+	w := &a.world
+	old := w.servers
+	w.servers, w.bonds, w.named = map[int]*server{}, map[string]plumbing.Bond{}, map[int]int{}
+	links, err := w.ear.Links()
+	if err != nil {
+		a.log.Warn("cannot look at the host's devices", "err", err)
+	}
+	w.links = links
+	list, err := a.runtime.Store.List()
+	if err != nil {
+		a.log.Warn("cannot look after all virtual servers", "err", err)
+	}
+	for _, vs := range list {
+		w.servers[vs.ID] = &server{vs: vs, lost: map[int]bool{}, watched: old[vs.ID] != nil && old[vs.ID].watched}
+		a.follow(vs.ID)
+		a.mark(subject{id: vs.ID}, 0)
+	}
+	names, err := a.runtime.Store.Ports()
+	if err != nil {
+		a.log.Warn("cannot look after ports", "err", err)
+	}
+	for _, name := range names {
+		a.readPort(name)
+	}
+}
+
+// follow hears what happens in the namespace that is published for a virtual server, if it
+// is another one than before.
+func (a *Agent) follow(id int) {
+	s := a.world.servers[id]
+	now := inodeOf(a.runtime.Path(id))
+	if now == s.ns && (now != inode{} || s.vs.Disabled) { // none may be none again: one came and went
+		return
+	}
+	s.ns, s.lost = now, map[int]bool{}
+	a.mark(subject{id: id}, settle)
+	if now == (inode{}) {
+		return
+	}
+	ns, err := nsutil.Open(a.runtime.Path(id))
+	if err != nil { // gone since, which another notice tells
+		return
+	}
+	defer ns.Close()
+	name, err := a.world.ear.Follow(ns)
+	if err != nil {
+		a.log.Warn("cannot hear what happens", "vs", id, "err", err)
+		return
+	}
+	a.world.named[name] = id
+}
+
+func (a *Agent) followAll() {
+	for id := range a.world.servers {
+		a.follow(id)
+	}
+}
+
+// take marks those whom the notices concern.
+func (a *Agent) take(heard []plumbing.Notice) {
+	if heard == nil {
+		a.record(Event{Event: Missed})
+		a.lookAtAll()
+		return
+	}
+	for _, n := range heard {
+		id, ours := a.world.named[n.Namespace]
+		switch {
+		case n.Topic == plumbing.OfNamespace:
+			if ours { // it is gone, or another one has its number by now
+				delete(a.world.named, n.Namespace)
+				if s := a.world.servers[id]; s != nil {
+					s.ns = inode{}
+					a.follow(id)
+				}
+			}
+		case n.Namespace == plumbing.Host:
+			a.takeHost(n)
+		case ours && a.world.servers[id] != nil:
+			a.takeInside(id, n)
+		}
+	}
+}
+
+func (a *Agent) takeInside(id int, n plumbing.Notice) {
+	s, lost := subject{id: id}, a.world.servers[id].lost
+	a.mark(s, settle)
+	switch {
+	case n.Link == nil:
+	case n.Gone:
+		delete(lost, n.Index)
+		if a.LinkGone != nil {
+			a.LinkGone(id, n.Link.Name, n.Counters)
+		}
+	case n.Link.Carrier && lost[n.Index]:
+		delete(lost, n.Index)
+		a.announce[s] = true
+	case !n.Link.Carrier && n.Link.Flags&unix.IFF_UP != 0:
+		lost[n.Index] = true
+	}
+}
+
+// takeHost marks those that sit on a device of the host that something has happened to,
+// and the port that it is, or is a member of.
+func (a *Agent) takeHost(n plumbing.Notice) {
+	was, known := a.world.links[n.Index]
+	switch {
+	case n.Topic == plumbing.OfSysctl && known: // of a VLAN device of ours, perhaps
+	case n.Topic != plumbing.OfLink:
+		return
+	case n.Gone:
+		delete(a.world.links, n.Index)
+	default:
+		now, before := *n.Link, was
+		a.world.links[n.Index] = now
+		now.Carrier, before.Carrier = false, false
+		if known && now == before {
+			return
+		}
+	}
+	names := a.concerned(was)
+	if n.Link != nil {
+		names = append(names, a.concerned(*n.Link)...)
+	}
+	for id, s := range a.world.servers {
+		if slices.ContainsFunc(s.vs.Interfaces, func(i plumbing.Interface) bool { return slices.Contains(names, i.Port) }) {
+			a.mark(subject{id: id}, settle)
+		}
+	}
+	for name, bond := range a.world.bonds {
+		if slices.Contains(names, name) || slices.ContainsFunc(bond.Members, func(m string) bool { return slices.Contains(names, m) }) {
+			a.mark(subject{port: name}, settle)
+		}
+	}
+}
+
+// concerned are the names of a device, of what it sits on, and of the bond that it is in.
+func (a *Agent) concerned(l plumbing.Heard) []string {
+	names := append(strings.Fields(l.Altnames), l.Name, a.world.links[l.Master].Name)
+	for range 3 { // a VLAN within a VLAN of a port
+		below, there := a.world.links[l.Parent]
+		if !there || l.Parent == 0 {
+			break
+		}
+		names = append(append(names, below.Name), strings.Fields(below.Altnames)...)
+		l = below
+	}
+	return slices.DeleteFunc(names, func(s string) bool { return s == "" })
+}
+
+// reread takes records that have been changed; nil is all of them.
+func (a *Agent) reread(changed []subject) {
+	if changed == nil {
+		a.lookAtAll()
+	}
+	for _, s := range changed {
+		if s.port != "" {
+			a.readPort(s.port)
+			continue
+		}
+		vs, err := a.runtime.Store.Load(s.id)
+		if err != nil {
+			if !errors.Is(err, runtime.ErrNotFound) {
+				a.log.Warn("cannot look after one", "vs", s.id, "err", err)
+			}
+			a.forget(s.id)
+			continue
+		}
+		if a.world.servers[s.id] == nil {
+			a.world.servers[s.id] = &server{lost: map[int]bool{}}
+		}
+		a.world.servers[s.id].vs = vs
+		a.follow(s.id)
+		a.mark(s, settle)
+	}
+}
+
+func (a *Agent) forget(id int) {
+	delete(a.world.servers, id)
+	maps.DeleteFunc(a.world.named, func(_, of int) bool { return of == id })
+	a.limits.forget(subject{id: id})
+}
+
+func (a *Agent) readPort(name string) {
+	bond, err := a.runtime.Store.Port(name)
+	if err != nil {
+		if !errors.Is(err, runtime.ErrNoPort) {
+			a.log.Warn("cannot look after one", "port", name, "err", err)
+		}
+		delete(a.world.bonds, name)
+		a.limits.forget(subject{port: name})
+		return
+	}
+	a.world.bonds[name] = bond
+	a.mark(subject{port: name}, settle)
+}
+
+// watchInit has a virtual server looked at when its init ends.
+func (a *Agent) watchInit(ctx context.Context, id int) {
+	s := a.world.servers[id]
+	if s == nil || s.watched || len(s.vs.Services) == 0 || s.vs.Supervisor == runtime.Systemd {
+		return
+	}
+	s.watched = true
+	a.watching.Go(func() {
+		c, err := a.runtime.InitOf(id)
+		if err == nil {
+			err = c.Wait(ctx)
+			c.Close()
+		}
+		a.ask(ctx, func() {
+			if s := a.world.servers[id]; s != nil {
+				s.watched = false
+			}
+			if err == nil {
+				a.mark(subject{id: id}, 0)
+			}
+		})
+	})
+}
