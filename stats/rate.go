@@ -45,8 +45,12 @@ func Between(was, is Sample) Span {
 	return Span{was, is, seconds}
 }
 
-// Total is the sum over the interfaces that have a rate; false where none has.
+// Total is the sum over the interfaces that have a rate; false where there are
+// interfaces, and none has.
 func (s Span) Total() (sum Rate, ok bool) {
+	if s.seconds > 0 && len(s.is.Interfaces) == 0 {
+		return Rate{}, true
+	}
 	for _, i := range s.is.Interfaces {
 		if r, has := s.Interface(i.Name); has {
 			sum, ok = sum.Plus(r), true

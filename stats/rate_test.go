@@ -42,6 +42,12 @@ func TestRatesOfWhatBeganAnew(t *testing.T) {
 	}
 }
 
+func TestRateWithoutInterfaces(t *testing.T) {
+	if r, ok := Between(at(1), at(2)).Total(); !ok || r != (Rate{}) {
+		t.Errorf("%+v, %v", r, ok)
+	}
+}
+
 func TestRatesOfNothing(t *testing.T) {
 	one := at(2, device("eth0", 1, 1))
 	other := at(3, device("eth0", 9, 9))

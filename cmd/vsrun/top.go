@@ -119,6 +119,11 @@ func (t *top) take(r reading) {
 	if t.err = r.err; r.err != nil {
 		return
 	}
+	for k := range r.samples {
+		if s := &r.samples[k]; !t.open || s.ID != t.chosen {
+			s.MIB = nil // most of what there is, and not shown
+		}
+	}
 	t.meter.Read(r.samples)
 	history := make(map[int][]traffic, len(r.samples))
 	t.rows = t.rows[:0]

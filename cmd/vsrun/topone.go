@@ -46,6 +46,9 @@ func (t *top) one(r topRow, width int) []screen.Line {
 		lines = append(lines, aligned(useCells(r), 1)...)
 	}
 	lines = append(lines, nil)
+	if len(r.MIB) == 0 {
+		return append(lines, screen.Text("MIB: at the next reading", screen.Plain))
+	}
 	return append(lines, aligned(t.counterCells(r), 2)...)
 }
 

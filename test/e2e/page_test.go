@@ -89,7 +89,7 @@ func pageOfOne(t *testing.T, b *browser, hostile string) {
 func pageAfterRestart(t *testing.T, s *site, b *browser, stop, start func()) {
 	b.until("live", `document.querySelector("#state").textContent === "Live"`)
 	stop()
-	b.until("stale", `/^No answer from ipmd; trying again. Figures are \d+ s old$/.test(document.querySelector("#state").textContent) && document.querySelector("main.stale-figures")`)
+	b.until("stale", `/^No answer from ipmd; trying again \(figures are \d+ s old\)$/.test(document.querySelector("#live").textContent) && document.querySelector("main.stale-figures")`)
 	b.shoot("stale")
 	s.MustVsrun(t, "create", "11", "--name", "new")
 	start()

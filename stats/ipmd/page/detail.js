@@ -65,6 +65,20 @@ function services(span) {
   return [...services.map((s) => row(s.name, s, span.service(s.name))), total(row("total", use, sum))];
 }
 
+// totals are what the ledger has, over all lives of the virtual server.
+function totals(ledger) {
+  const row = (name, c) => [name, exact(c.rxBytes), exact(c.txBytes), exact(c.rxPackets), exact(c.txPackets), exact(lost(c))];
+  const removed = Object.values(ledger.removed ?? {}).some((v) => v > 0) ? [row("removed", ledger.removed)] : [];
+  return [...ledger.interfaces.map((i) => row(i.name, i)), ...removed, total(row("total", ledger.total))];
+}
+
+function showLedger(ledger) {
+  if (!ledger) return;
+  show("Totals", ["Interface", "In bytes", "Out bytes", "In packets", "Out packets", "Lost"], totals(ledger));
+  const gaps = ledger.gaps ? `; ${ledger.gaps} times in a gap of ${Math.round(ledger.lost)} s in all, what was counted is missing` : "";
+  put($("table-Totals").createCaption(), `Since ${new Date(ledger.since).toLocaleString()}, over restarts${gaps}.`);
+}
+
 function counters(span, filter, zeros) {
   const rows = [];
   for (const [group, names] of Object.entries(span.is.mib)) {
@@ -95,6 +109,7 @@ export function draw(readings) {
   const span = readings.detail;
   if (!span) return;
   show("Interfaces", ["Interface", "In B/s", "Out B/s", "In pkt/s", "Out pkt/s", "Lost/s", "In bytes", "Out bytes", "In packets", "Out packets", "Lost"], interfaces(span));
+  showLedger(span.is.ledger);
   show("Services", ["Service", "CPU", "Memory", "Peak", "Tasks", "Read B/s", "Written B/s", "Killed for memory"], services(span));
   rewrite($("counters").tBodies[0], counters(span, $("counter-filter").value.trim().toLowerCase(), $("zeros").checked), 2);
 }

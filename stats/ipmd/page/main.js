@@ -36,16 +36,15 @@ function plain(svg) {
   spark(svg, readings.past, "both", 300, 600, 30);
 }
 
-// state says whether what is seen is what is.
+// state says whether what is seen is what is. The age is not for who hears the page:
+// it is another one each second.
 function state() {
   const age = Math.round((Date.now() - readings.last) / 1000);
   const stale = !readings.live || age > 3 * (interval / 1000);
-  const el = $("state");
-  el.classList.toggle("stale", stale);
+  $("live").classList.toggle("stale", stale);
   document.querySelector("main").classList.toggle("stale-figures", stale && readings.last > 0);
-  if (!stale) put(el, "Live");
-  else if (!readings.last) put(el, "ipmd does not answer; trying again");
-  else put(el, `No answer from ipmd; trying again. Figures are ${age} s old`);
+  put($("state"), stale ? (readings.error || "No answer from ipmd") + "; trying again" : "Live");
+  put($("age"), stale && readings.last ? `(figures are ${age} s old)` : "");
 }
 
 function route() {

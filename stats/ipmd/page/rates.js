@@ -26,9 +26,11 @@ export class Span {
     return Object.fromEntries(fields.map((f) => [f, this.of(was[f], is[f])]));
   }
 
-  // total is the sum over the interfaces that have a rate.
+  // total is the sum over the interfaces that have a rate; null where there are
+  // interfaces, and none has.
   total() {
-    let sum = null;
+    const none = this.was && this.is.interfaces.length === 0;
+    let sum = none ? Object.fromEntries(fields.map((f) => [f, 0])) : null;
     for (const { name } of this.is.interfaces) {
       const rate = this.interface(name);
       if (rate) sum = sum ? Object.fromEntries(fields.map((f) => [f, sum[f] + rate[f]])) : rate;

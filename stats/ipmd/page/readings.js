@@ -52,15 +52,15 @@ class Server {
   }
 }
 
-// Readings tells of "change" when there are new figures, or none where there should
-// be: state is what a person has to know.
+// Readings tells of "change" when there are new figures, and when there are none though
+// there should be.
 export class Readings extends EventTarget {
   servers = new Map(); // by ID
   past = new Past("both"); // of all together
   one = null; // the ID that is asked for in detail
   detail = null; // its last Span, with all counters
   live = false;
-  error = "";
+  error = ""; // what ipmd says against it
   last = 0; // when the last answer came
 
   start() {
@@ -70,13 +70,13 @@ export class Readings extends EventTarget {
   async ask() {
     const begun = performance.now();
     try {
-      const [all, one] = await Promise.all([get("stats?mib=no"), this.one && get("stats?id=" + this.one).catch(notThere)]);
+      const [all, one] = await Promise.all([get("stats?maxAge=500ms&mib=no"), this.one && get("stats?maxAge=500ms&id=" + this.one).catch(notThere)]);
       this.take(all, one);
       this.live = true;
       this.error = "";
     } catch (err) {
       this.live = false;
-      this.error = err.message;
+      this.error = err.status ? err.message : ""; // why ipmd refuses, if it is there
     }
     this.dispatchEvent(new Event("change"));
     // In a tab that nobody sees, browsers let this wait.
