@@ -35,6 +35,9 @@ var procFiles = []struct {
 	{"snmp", true, (*parser).snmp},
 	{"snmp6", false, (*parser).snmp6}, // without IPv6
 	{"netstat", true, (*parser).snmp},
+	{"sockstat", false, (*parser).sockstat},
+	{"sockstat6", false, (*parser).sockstat},
+	{"stat/nf_conntrack", false, (*parser).conntrack}, // without the module
 }
 
 func newNamespace(path string) (*namespace, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 	"strconv"
@@ -23,59 +24,18 @@ var twoServers = []Sample{{
 		{"eth0", Counters{1, 2, 3, 4, 5, 6, 7, 8}},
 		{"lan", Counters{RxBytes: math.MaxUint64}},
 	},
-	MIB: MIB{{"Icmp", []Counter{{"InMsgs", 9}}}, {"Tcp", []Counter{{"MaxConn", -1}}}},
+	Total:      Counters{0, 2, 3, 4, 5, 6, 7, 8},
+	MIB:        MIB{{"Icmp", []Counter{{"InMsgs", 9}}}, {"Tcp", []Counter{{"MaxConn", -1}}}},
+	Sockets:    MIB{{"sockets", []Counter{{"used", 3}}}, {"TCP", []Counter{{"inuse", 2}, {"tw", 1}}}},
+	Conntrack:  MIB{{"nf_conntrack", []Counter{{"entries", 5}, {"found", 6}}}},
+	Neighbours: MIB{{"inet", []Counter{{"stale", 1}}}},
 }, {
 	ID: 9, Name: "web",
 	MIB: MIB{{"Icmp", []Counter{{"InMsgs", 10}}}, {"IcmpMsg", []Counter{{"InType0", 1}}}, {"Tcp", []Counter{{"MaxConn", -1}}}},
 }}
 
-const twoServersText = `# HELP vsrun_network_receive_bytes_total Bytes received.
-# TYPE vsrun_network_receive_bytes_total counter
-vsrun_network_receive_bytes_total{vs="8",name="finance",device="eth0"} 1
-vsrun_network_receive_bytes_total{vs="8",name="finance",device="lan"} 18446744073709551615
-# HELP vsrun_network_receive_packets_total Packets received.
-# TYPE vsrun_network_receive_packets_total counter
-vsrun_network_receive_packets_total{vs="8",name="finance",device="eth0"} 2
-vsrun_network_receive_packets_total{vs="8",name="finance",device="lan"} 0
-# HELP vsrun_network_receive_errs_total Packets received with errors.
-# TYPE vsrun_network_receive_errs_total counter
-vsrun_network_receive_errs_total{vs="8",name="finance",device="eth0"} 3
-vsrun_network_receive_errs_total{vs="8",name="finance",device="lan"} 0
-# HELP vsrun_network_receive_drop_total Received packets that were dropped.
-# TYPE vsrun_network_receive_drop_total counter
-vsrun_network_receive_drop_total{vs="8",name="finance",device="eth0"} 4
-vsrun_network_receive_drop_total{vs="8",name="finance",device="lan"} 0
-# HELP vsrun_network_transmit_bytes_total Bytes sent.
-# TYPE vsrun_network_transmit_bytes_total counter
-vsrun_network_transmit_bytes_total{vs="8",name="finance",device="eth0"} 5
-vsrun_network_transmit_bytes_total{vs="8",name="finance",device="lan"} 0
-# HELP vsrun_network_transmit_packets_total Packets sent.
-# TYPE vsrun_network_transmit_packets_total counter
-vsrun_network_transmit_packets_total{vs="8",name="finance",device="eth0"} 6
-vsrun_network_transmit_packets_total{vs="8",name="finance",device="lan"} 0
-# HELP vsrun_network_transmit_errs_total Packets that could not be sent because of errors.
-# TYPE vsrun_network_transmit_errs_total counter
-vsrun_network_transmit_errs_total{vs="8",name="finance",device="eth0"} 7
-vsrun_network_transmit_errs_total{vs="8",name="finance",device="lan"} 0
-# HELP vsrun_network_transmit_drop_total Packets that were dropped instead of sent.
-# TYPE vsrun_network_transmit_drop_total counter
-vsrun_network_transmit_drop_total{vs="8",name="finance",device="eth0"} 8
-vsrun_network_transmit_drop_total{vs="8",name="finance",device="lan"} 0
-# HELP vsrun_netstat_Icmp_InMsgs Statistic IcmpInMsgs.
-# TYPE vsrun_netstat_Icmp_InMsgs untyped
-vsrun_netstat_Icmp_InMsgs{vs="8",name="finance"} 9
-vsrun_netstat_Icmp_InMsgs{vs="9",name="web"} 10
-# HELP vsrun_netstat_Tcp_MaxConn Statistic TcpMaxConn.
-# TYPE vsrun_netstat_Tcp_MaxConn untyped
-vsrun_netstat_Tcp_MaxConn{vs="8",name="finance"} -1
-vsrun_netstat_Tcp_MaxConn{vs="9",name="web"} -1
-# HELP vsrun_netstat_IcmpMsg_InType0 Statistic IcmpMsgInType0.
-# TYPE vsrun_netstat_IcmpMsg_InType0 untyped
-vsrun_netstat_IcmpMsg_InType0{vs="9",name="web"} 1
-`
-
 func TestWriteMetrics(t *testing.T) {
-	if diff := cmp.Diff(twoServersText, metrics(t, twoServers, PrometheusText)); diff != "" {
+	if diff := cmp.Diff(fixture(t, "metrics.txt"), metrics(t, twoServers, PrometheusText)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -83,7 +43,7 @@ func TestWriteMetrics(t *testing.T) {
 // OpenMetrics is the same text but for heads of counters, a word, units, and the end.
 func TestWriteOpenMetrics(t *testing.T) {
 	var want strings.Builder
-	for line := range strings.Lines(twoServersText) {
+	for line := range strings.Lines(fixture(t, "metrics.txt")) {
 		if strings.HasPrefix(line, "#") {
 			line = strings.Replace(line, "_total ", " ", 1)
 			line = strings.Replace(line, " untyped", " unknown", 1)
@@ -181,7 +141,7 @@ func parseText(t *testing.T, text string) series {
 			if _, ok := got[key]; ok {
 				t.Errorf("%s is there twice", key)
 			}
-			got[key] = m.GetCounter().GetValue() + m.GetUntyped().GetValue() // one of them is nil
+			got[key] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue() // one of them is nil
 		}
 	}
 	return got
@@ -197,12 +157,23 @@ func checkParsed(t *testing.T, samples []Sample, got series) {
 		for _, d := range s.Interfaces {
 			labels := append(labels, strings.ToValidUTF8(d.Name, "\uFFFD"))
 			for _, f := range deviceFamilies {
-				want[fmt.Sprintf("vsrun_network_%s_total %q", f.name, labels)] = float64(f.value(d.Counters))
+				want[fmt.Sprintf("vsrun_network_%s_total %q", f.name, labels)] = float64(f.value(&d.Counters))
 			}
 		}
-		for _, g := range s.MIB {
+		for _, f := range deviceFamilies {
+			want[fmt.Sprintf("vsrun_%s_total %q", f.name, labels)] = float64(f.value(&s.Total))
+		}
+		for prefix, m := range map[string]MIB{"netstat": s.MIB, "sockstat": s.Sockets, "neighbours": s.Neighbours} {
+			for _, g := range m {
+				for _, c := range g.Counters {
+					want[fmt.Sprintf("vsrun_%s_%s_%s %q", prefix, g.Name, c.Name, labels)] = float64(c.Value)
+				}
+			}
+		}
+		for _, g := range s.Conntrack {
 			for _, c := range g.Counters {
-				want[fmt.Sprintf("vsrun_netstat_%s_%s %q", g.Name, c.Name, labels)] = float64(c.Value)
+				name := strings.Replace("stat_"+c.Name, "stat_entries", "entries", 1)
+				want[fmt.Sprintf("vsrun_nf_conntrack_%s %q", name, labels)] = float64(c.Value)
 			}
 		}
 	}
@@ -235,7 +206,7 @@ func checkOpenMetrics(t *testing.T, text string) {
 			seen[family] = true
 		case strings.HasPrefix(line, "# TYPE "):
 			kind = fields[3]
-			if fields[2] != family || kind != "counter" && kind != "unknown" {
+			if fields[2] != family || kind != "counter" && kind != "gauge" && kind != "unknown" {
 				t.Errorf("under %s: %s", family, line)
 			}
 		case strings.HasPrefix(line, "# UNIT "):
@@ -243,7 +214,7 @@ func checkOpenMetrics(t *testing.T, text string) {
 				t.Errorf("under %s: %s", family, line)
 			}
 		default:
-			want := map[string]string{"counter": family + "_total", "unknown": family}[kind]
+			want := map[string]string{"counter": family + "_total", "gauge": family, "unknown": family}[kind]
 			if name, _, ok := strings.Cut(line, "{vs="); !ok || name != want {
 				t.Errorf("under %s, a %s: %s", family, kind, line)
 			}
@@ -262,20 +233,38 @@ type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
-func BenchmarkWriteMetrics(b *testing.B) {
-	mib, err := parseSNMP(fixture(b, "snmp") + fixture(b, "netstat"))
-	if err != nil {
-		b.Fatal(err)
+func TestWriteMetricsAllocatesLittle(t *testing.T) {
+	samples := manySamples(t, 1000)
+	allocations := testing.AllocsPerRun(3, func() {
+		if err := WriteMetrics(io.Discard, samples, OpenMetrics); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocations > 60 {
+		t.Errorf("%v allocations for 1000 virtual servers", allocations)
 	}
-	samples := make([]Sample, 100)
+}
+
+// manySamples are alike but for one, which has more counters.
+func manySamples(t testing.TB, n int) []Sample {
+	t.Helper()
+	mib, err := parseSNMP(fixture(t, "snmp") + fixture(t, "netstat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples := make([]Sample, n)
 	for i := range samples {
 		samples[i] = Sample{ID: i, Name: fmt.Sprint("name", i), Interfaces: []Interface{{Name: "eth0"}}, MIB: mib}
 	}
+	samples[n/2].MIB = append(slices.Clone(mib), Group{"More", []Counter{{"Counter", 1}}})
+	return samples
+}
+
+func BenchmarkWriteMetrics(b *testing.B) {
+	samples := manySamples(b, 1000)
 	b.ReportAllocs()
-	var buf bytes.Buffer
 	for b.Loop() {
-		buf.Reset()
-		if err := WriteMetrics(&buf, samples, OpenMetrics); err != nil {
+		if err := WriteMetrics(io.Discard, samples, OpenMetrics); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -29,6 +29,17 @@ type Sample struct {
 	// MIB has the protocols' counters, the loopback device's traffic included.
 	MIB MIB `json:"mib"`
 
+	// Sockets are how many of each protocol's are in use, by /proc/net/sockstat and
+	// sockstat6, without those figures that are the whole host's.
+	Sockets MIB `json:"sockets,omitempty"`
+
+	// Conntrack is what connection tracking has done and, in entries, holds: one group,
+	// nf_conntrack, where the kernel has it. Counters wrap at 2³² for each processor.
+	Conntrack MIB `json:"conntrack,omitempty"`
+
+	// Neighbours are those of Neighbours, where they were counted.
+	Neighbours MIB `json:"neighbours,omitempty"`
+
 	// Use is what its processes use together, and Services what each service's do,
 	// by name; nil where there are no cgroups, and while nothing runs in it.
 	Use      *cgroup.Use         `json:"use,omitempty"`
@@ -41,6 +52,7 @@ func (s *Sample) empty() {
 		s.Interfaces, s.MIB = []Interface{}, MIB{}
 	}
 	s.Interfaces, s.Total, s.MIB = s.Interfaces[:0], Counters{}, s.MIB[:0]
+	s.Sockets, s.Conntrack, s.Neighbours = s.Sockets[:0], s.Conntrack[:0], nil
 	s.Use, s.Services = nil, nil
 }
 

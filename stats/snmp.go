@@ -9,7 +9,8 @@ import (
 // snmp reads /proc/net/snmp and /proc/net/netstat: pairs of lines, one of names and
 // one of values, each led by the group's name (linux net/ipv4/proc.c).
 func (p *parser) snmp(text []byte, s *Sample) error {
-	return p.end(s.MIB, p.pairs(text, &s.MIB))
+	err := p.pairs(text, &s.MIB)
+	return p.end(s.MIB, err)
 }
 
 func (p *parser) pairs(text []byte, m *MIB) (err error) {

@@ -8,7 +8,8 @@ import (
 // snmp6 reads /proc/net/snmp6: a line a counter, its name led by its group's (linux
 // net/ipv6/proc.c). Every group ends at the first 6.
 func (p *parser) snmp6(text []byte, s *Sample) error {
-	return p.end(s.MIB, p.singles(text, &s.MIB))
+	err := p.singles(text, &s.MIB)
+	return p.end(s.MIB, err)
 }
 
 func (p *parser) singles(text []byte, m *MIB) error {
