@@ -54,6 +54,20 @@ func (r *Runtime) Stats(_ context.Context, words ...string) ([]stats.Sample, err
 	return samples, nil
 }
 
+// CountNeighbours counts the neighbours of virtual servers of this host, into what was
+// read of them.
+func (r *Runtime) CountNeighbours(samples []stats.Sample) error {
+	for i := range samples {
+		s := &samples[i]
+		m, err := stats.Neighbours(r.place(s.ID).Path())
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // else it has gone since
+			return fmt.Errorf("vs%d: %w", s.ID, err)
+		}
+		s.Neighbours = m
+	}
+	return nil
+}
+
 func notEnabled(id int) error {
 	return &plumbing.Refusal{
 		Err:  fmt.Errorf("vs%d is not enabled", id),

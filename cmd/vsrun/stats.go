@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -47,6 +48,9 @@ status is 1.`,
 			if err := k.check(again, w.direct); err != nil {
 				return err
 			}
+			if o.neighbours && (again || k.asked()) {
+				return usagef("--neighbours are counted once, and on this host: neither --watch nor --cluster and --node go with it")
+			}
 			o.sum = len(args) == 0
 			r, err := a.runtime()
 			switch {
@@ -69,6 +73,7 @@ status is 1.`,
 	k.flags(c)
 	w.flags(c)
 	c.Flags().BoolVarP(&again, "watch", "w", false, "again and again, with rates")
+	c.Flags().BoolVar(&o.neighbours, "neighbours", false, "count the neighbours, too: with very many virtual servers that takes a while")
 	c.Flags().BoolVarP(&o.human, "human", "H", false, "1.23M instead of 1234567; so it is with --watch on a terminal")
 	return c
 }
@@ -77,6 +82,7 @@ status is 1.`,
 type statsOutput struct {
 	format       string
 	human, exact bool
+	neighbours   bool
 	sum          bool         // of all, at the end
 	meter        *stats.Meter // nil without rates
 	nodes        []string     // whose samples they are; nil: all this one's
@@ -84,6 +90,9 @@ type statsOutput struct {
 
 func (a *app) stats(ctx context.Context, r *runtime.Runtime, args []string, w *watch, o statsOutput) error {
 	samples, err := a.samples(ctx, r, args, w.direct)
+	if err == nil && o.neighbours {
+		err = r.CountNeighbours(samples)
+	}
 	if err != nil {
 		return err
 	}
@@ -132,6 +141,9 @@ func (o statsOutput) table(w io.Writer, samples []stats.Sample) {
 		}
 		row(w, slices.Concat(lead, o.cells(all, allRate, allKnown))...)
 	}
+	if o.neighbours {
+		neighboursTable(w, samples)
+	}
 	o.useTable(w, samples)
 }
 
@@ -145,6 +157,25 @@ func (o statsOutput) node(k int) []any {
 		return []any{"NODE"}
 	}
 	return []any{o.nodes[k]}
+}
+
+// neighboursTable is how many neighbours there are, by family and state.
+func neighboursTable(w io.Writer, samples []stats.Sample) {
+	begun := false
+	for _, s := range samples {
+		for _, family := range s.Neighbours {
+			heading, line := []any{"ID", "NAME", "NEIGHBOURS"}, []any{s.ID, s.Name, family.Name}
+			for _, state := range family.Counters {
+				heading, line = append(heading, strings.ToUpper(state.Name)), append(line, state.Value)
+			}
+			if !begun {
+				begun = true
+				fmt.Fprintln(w)
+				row(w, heading...)
+			}
+			row(w, line...)
+		}
+	}
 }
 
 func (o statsOutput) headings() []any {

@@ -191,6 +191,37 @@ func sameWithinTraffic(t *testing.T, a, b sample) {
 	}
 }
 
+func TestStatsSocketsAndNeighbours(t *testing.T) {
+	s := newSite(t)
+	s.MustVsrun(t, "create", "8", "--no-probe", "--port", "eth1", "--address", "192.0.2.8/24")
+	listenIn(t, s.In("vs8"), "tcp", "192.0.2.8:7")
+	if err := reach(s.client, "192.0.2.8"); err != nil {
+		t.Fatal(err)
+	}
+	type more struct {
+		Sockets, Neighbours map[string]map[string]int64
+	}
+	plain := decoded[[]more](t, s.MustVsrun(t, "stats", "8", "-o", "json"))[0]
+	if n := plain.Sockets["TCP"]["inuse"]; n != 1 || plain.Neighbours != nil {
+		t.Errorf("%+v", plain)
+	}
+	// The client has asked, and so is known.
+	counted := decoded[[]more](t, s.MustVsrun(t, "stats", "8", "-o", "json", "--neighbours"))[0]
+	known := int64(0)
+	for _, n := range counted.Neighbours["inet"] {
+		known += n
+	}
+	if known != 1 {
+		t.Errorf("%+v", counted.Neighbours)
+	}
+	if out := s.MustVsrun(t, "stats", "8", "--neighbours"); !strings.Contains(out, "NEIGHBOURS") || !strings.Contains(out, "inet6") {
+		t.Error(out)
+	}
+	if r := s.Vsrun("stats", "--neighbours", "--watch"); r.Code != 2 {
+		t.Errorf("%v", r)
+	}
+}
+
 func TestIPMDLives(t *testing.T) {
 	s := newSite(t)
 	daemon := startIPMD(t, s.Host) // before there is anything to tell of
@@ -204,7 +235,7 @@ func TestIPMDLives(t *testing.T) {
 	}
 	checkMetrics(t, curlIPMD(t, s.Host, "/metrics"), "8")
 
-	// It keeps nothing of a virtual server: the MAC is free at once.
+	// It keeps nothing of one that is gone: the MAC is free at once.
 	for range 20 {
 		curlIPMD(t, s.Host, "/metrics")
 		s.MustVsrun(t, "destroy", "8")
@@ -214,9 +245,12 @@ func TestIPMDLives(t *testing.T) {
 	if got := curlIPMD(t, s.Host, "/stats"); got != "[]\n" {
 		t.Errorf("of what is gone it tells %q", got)
 	}
-	if held := held(t, daemon.Pid()); len(held) > 0 {
-		t.Errorf("ipmd still holds %v", held)
-	}
+	soon(t, func() error {
+		if held := held(t, daemon.Pid()); len(held) > 0 {
+			return fmt.Errorf("ipmd still holds %v", held)
+		}
+		return nil
+	})
 
 	// Killed, it leaves its socket; the next one takes that over, and vsrun does
 	// without meanwhile.
@@ -245,7 +279,7 @@ func held(t *testing.T, pid int) []string {
 	}
 	for _, e := range entries {
 		to, _ := os.Readlink(filepath.Join(dir, e.Name()))
-		if strings.HasPrefix(to, "net:[") || strings.HasPrefix(to, "/proc/") {
+		if strings.HasPrefix(to, "net:[") || strings.Contains(to, "/net/") {
 			list = append(list, to)
 		}
 	}
