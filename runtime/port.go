@@ -245,8 +245,12 @@ func (r *Runtime) reconcilePort(ctx context.Context, p portRecord) error {
 	if err := plan.Apply(ctx, h); err != nil {
 		return err
 	}
-	p.forget()
-	return r.Store.savePort(p)
+	if p.forget() {
+		// The port is as it should be. What could not be forgotten now is when it is next
+		// looked after.
+		_ = r.Store.savePort(p)
+	}
+	return nil
 }
 
 // observe looks also at what the port has to give back yet.
@@ -269,13 +273,11 @@ func planPort(p *portRecord, have plumbing.BondState) (plumbing.Plan, error) {
 	return plumbing.DiffBond(p.Bond, p.Before, have)
 }
 
-// forget drops what has been given back.
-func (p *portRecord) forget() {
-	for name := range p.Before {
-		if !slices.Contains(p.Members, name) {
-			delete(p.Before, name)
-		}
-	}
+// forget drops what has been given back, and reports whether there was something.
+func (p *portRecord) forget() bool {
+	before := len(p.Before)
+	maps.DeleteFunc(p.Before, func(name string, _ plumbing.Before) bool { return !slices.Contains(p.Members, name) })
+	return len(p.Before) < before
 }
 
 // DestroyPort takes a port away and gives its members back; it says whether there
