@@ -65,7 +65,7 @@ func (r *Runtime) tell(ctx context.Context, ns *nsutil.Namespace, vs VirtualServ
 	c, err := r.dial(ctx, ns, vs.ID)
 	if errors.Is(err, service.ErrNotRunning) {
 		if len(vs.Services) == 0 {
-			return nil
+			return r.clearDead(vs.ID)
 		}
 		c, err := r.begin(ctx, ns, vs)
 		if err == nil {
@@ -287,6 +287,18 @@ func (r *Runtime) clear(id int) error {
 		return err
 	}
 	return service.RemoveCgroup(id)
+}
+
+// clearDead is clear where there was an init that nobody needs.
+func (r *Runtime) clearDead(id int) error {
+	if !exists(r.vsDir(id)) {
+		return nil
+	}
+	err := r.clear(id)
+	if errors.Is(err, service.ErrTaken) { // it has begun to listen
+		return nil
+	}
+	return err
 }
 
 func (r *Runtime) end(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {

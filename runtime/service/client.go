@@ -232,8 +232,11 @@ func (c *Client) tidy(id int) error {
 		}
 		return RemoveCgroup(id)
 	})
-	if errors.Is(err, ErrTaken) || errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, ErrTaken):
 		return nil
+	case errors.Is(err, fs.ErrNotExist): // somebody has removed the directory, which nobody can listen in
+		return RemoveCgroup(id)
 	}
 	return err
 }
