@@ -100,11 +100,18 @@ func (s *site) mac(t *testing.T, ns, dev string) string {
 
 func decoded[T any](t *testing.T, text string) T {
 	t.Helper()
-	var v T
-	if err := json.Unmarshal([]byte(text), &v); err != nil {
-		t.Fatalf("%v in %s", err, text)
+	v, err := unmarshalled[T](text)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return v
+}
+
+func unmarshalled[T any](text string) (v T, err error) {
+	if err = json.Unmarshal([]byte(text), &v); err != nil {
+		err = fmt.Errorf("%w in %s", err, text)
+	}
+	return v, err
 }
 
 // soon waits until holds is nil, 10 seconds at most.
