@@ -30,11 +30,11 @@ const (
 	// maxConnections bounds the connections to one peer. Questions wait for one.
 	maxConnections = 4
 
-	// A peer that did not answer in time is not asked again at once, so that not
-	// every question waits for it: first for minPause, twice that when it fails
-	// again, and so on up to maxPause.
-	minPause = 500 * time.Millisecond
-	maxPause = 4 * time.Second
+	// A peer that did not answer in time is asked for its health first, so that not
+	// every question waits for it: so often, and for as long at most. The question
+	// that begins it waits a moment for that.
+	trialPause    = time.Second
+	trialPatience = 200 * time.Millisecond
 )
 
 // A link is how one peer is asked, with one set of keys. Its connections are kept.
@@ -43,9 +43,10 @@ type link struct {
 	keys   *keySet
 	client http.Client
 
-	mu    sync.Mutex
-	pause time.Duration // 0 while it answers
-	until time.Time
+	mu     sync.Mutex
+	hung   bool // the last answer did not come in time
+	trying bool
+	next   time.Time // of a trial
 }
 
 func newLink(p Peer, keys *keySet) *link {
@@ -73,48 +74,58 @@ func (l *link) close() { l.client.CloseIdleConnections() }
 // ask asks for what the peer has itself. Its samples' age is measured by its own
 // clock.
 func (l *link) ask(ctx context.Context, query url.Values) ([]finding, error) {
-	trial, err := l.enter()
-	if err != nil {
-		return nil, err
+	if !l.answers(ctx) {
+		return nil, fmt.Errorf("%w, nor before", errTooLate)
 	}
 	samples, err := l.get(ctx, query)
-	l.leave(trial, err)
+	if errors.Is(err, errTooLate) {
+		l.mu.Lock()
+		l.hung = true
+		l.mu.Unlock()
+	}
 	return samples, err
 }
 
-// enter refuses during a pause. When it is over, one question is the trial, and
-// the others wait for what comes of that.
-func (l *link) enter() (trial bool, err error) {
+// answers is false for a peer that hangs, as far as is known.
+func (l *link) answers(ctx context.Context) bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if time.Now().Before(l.until) {
-		return false, fmt.Errorf("%w; it is asked again in a moment", errTooLate)
+	hung, begin := l.hung, l.hung && !l.trying && time.Now().After(l.next)
+	l.trying = l.trying || begin
+	l.mu.Unlock()
+	if !begin {
+		return !hung
 	}
-	if l.pause > 0 {
-		l.until = time.Now().Add(timeout)
+	answers := make(chan bool, 1)
+	go func() { answers <- l.try() }()
+	select {
+	case ok := <-answers:
+		return ok
+	case <-time.After(trialPatience):
+	case <-ctx.Done():
 	}
-	return l.pause > 0, nil
+	return false
 }
 
-func (l *link) leave(trial bool, err error) {
+// try asks a peer that hung for its health. An error that comes at once is as good
+// as an answer: nobody waits for that.
+func (l *link) try() (answers bool) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), trialPause, errTooLate)
+	defer cancel()
+	res, err := l.send(ctx, "/healthz", nil)
+	if err == nil {
+		res.Body.Close()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case !errors.Is(err, errTooLate) && !errors.Is(err, context.Canceled):
-		l.pause, l.until = 0, time.Time{}
-	case errors.Is(err, errTooLate) && (trial || l.pause == 0):
-		l.pause = min(max(2*l.pause, minPause), maxPause)
-		l.until = time.Now().Add(l.pause)
-	case trial: // the asker is gone: another one tries
-		l.until = time.Time{}
-	}
+	l.hung, l.trying, l.next = errors.Is(err, errTooLate), false, time.Now().Add(trialPause)
+	return !l.hung
 }
 
 // errTooLate is the cause of the context that peers are asked with.
 var errTooLate = errors.New("no answer in time")
 
-func (l *link) get(ctx context.Context, query url.Values) ([]finding, error) {
-	u := url.URL{Scheme: "https", Host: l.peer.Name, Path: "/stats", RawQuery: query.Encode()}
+func (l *link) send(ctx context.Context, path string, query url.Values) (*http.Response, error) {
+	u := url.URL{Scheme: "https", Host: l.peer.Name, Path: path, RawQuery: query.Encode()}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err
@@ -122,6 +133,14 @@ func (l *link) get(ctx context.Context, query url.Values) ([]finding, error) {
 	res, err := l.client.Do(req)
 	if err != nil {
 		return nil, late(ctx, err)
+	}
+	return res, nil
+}
+
+func (l *link) get(ctx context.Context, query url.Values) ([]finding, error) {
+	res, err := l.send(ctx, "/stats", query)
+	if err != nil {
+		return nil, err
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
