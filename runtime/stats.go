@@ -20,8 +20,7 @@ func (s *Store) Sources(netnsDir string) ([]stats.Source, error) {
 	var sources []stats.Source
 	for _, vs := range list {
 		if !vs.Disabled {
-			place := plumbing.Place{Dir: netnsDir, Name: vs.Namespace()}
-			sources = append(sources, stats.Source{ID: vs.ID, Name: vs.Title(), Path: place.Path(), Groups: groups})
+			sources = append(sources, s.source(vs, netnsDir, groups))
 		}
 	}
 	return sources, err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strconv"
 )
 
 // A MIB is the counters of a namespace's protocols, in the kernel's order. In
@@ -102,26 +101,7 @@ func isNameByte(c byte) bool {
 }
 
 // MarshalJSON keeps the kernel's order, which a map would lose.
-func (m MIB) MarshalJSON() ([]byte, error) {
-	b := []byte{'{'}
-	for i, g := range m {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = strconv.AppendQuote(b, g.Name)
-		b = append(b, ":{"...)
-		for i, c := range g.Counters {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = strconv.AppendQuote(b, c.Name)
-			b = append(b, ':')
-			b = strconv.AppendInt(b, c.Value, 10)
-		}
-		b = append(b, '}')
-	}
-	return append(b, '}'), nil
-}
+func (m MIB) MarshalJSON() ([]byte, error) { return m.appendJSON(nil), nil }
 
 // UnmarshalJSON reads what MarshalJSON wrote, in its order. Values that are not
 // whole numbers of 64 bits, and names that no kernel has, are errors.

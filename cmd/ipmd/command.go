@@ -33,7 +33,10 @@ const about = `ipmd answers stats requests on a unix socket: what each virtual s
 and sent, by interface and in total, and its IP, ICMP, TCP and UDP counters.
 
   GET /stats               all virtual servers, as JSON
-  GET /stats?id=8&id=web   those, by number or name
+  GET /stats?id=8&id=web   those, by number or name; interface=eth0: those alone;
+                           maxAge=0: read now; since=CURSOR: what has changed since
+                           the answer with that Ipmd-Cursor
+  GET /stats/stream        the same as server-sent events, every interval=1s
   GET /cluster/stats       those of all nodes of the cluster, likewise
   GET /metrics             all, for Prometheus
   GET /healthz             ok
@@ -58,6 +61,7 @@ const fields = `  maxAge: 1s                  # how old a shared sample may be, 
     connectionsPerPeer: 2048  # of those, by one user or certificate
     requests: 2048            # answered at once
     watchers: 1024            # of the stream, at once
+    interval: 200ms           # the shortest between two events of a stream
   listen: {}                  # TLS for others: address, certificate, key, authorities
   node: ""                    # this node's name in a cluster, the host's if left out
   peers: []                   # the other nodes: name, address

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/runtime"
@@ -26,12 +27,17 @@ func keep(ctx context.Context) (*stats.Reader, error) {
 }
 
 // sources lists the enabled virtual servers. A record that cannot be read takes
-// only its own virtual server's figures away.
+// only its own virtual server's figures away, and is logged once.
 func sources(o options, log *slog.Logger) func(context.Context) ([]stats.Source, error) {
-	store := runtime.OpenStore(o.stateDir)
+	listing := runtime.OpenStore(o.stateDir).Listing(o.netnsDir)
+	var logged atomic.Pointer[string]
 	return func(context.Context) ([]stats.Source, error) {
-		list, err := store.Sources(o.netnsDir)
+		list, err := listing.Sources()
+		text := ""
 		if err != nil {
+			text = err.Error()
+		}
+		if was := logged.Swap(&text); err != nil && (was == nil || *was != text) {
 			log.Warn("cannot list all virtual servers", "err", err)
 		}
 		return list, nil

@@ -19,30 +19,100 @@ import (
 // ErrNotRunning is the error when nobody listens on the socket.
 var ErrNotRunning = errors.New("ipmd is not running")
 
-// A Client asks the ipmd that listens on Socket.
+// A Client asks the ipmd that listens on Socket. Each question of the simple
+// Client{Socket: path} has a connection of its own; Open keeps them. It is safe for
+// concurrent use.
+//
+// Errors: ErrNotRunning when no ipmd is there, ErrForbidden for what the asker may not
+// ask, ErrNotFound when a virtual server that was asked for is not there, ErrBusy when
+// ipmd has too much to do; others when it failed. Those of ipmd may have a Hint() string.
 type Client struct {
 	Socket string
+	kept   *http.Client // nil: one for each question
 }
 
-// Stats reads the counters of virtual servers, by number or name, or of all
-// without ids. It takes 10 s at most. Errors: ErrNotRunning when no ipmd is
-// there, ErrNotFound when one of the ids is not; others when it failed.
-func (c Client) Stats(ctx context.Context, ids ...string) ([]stats.Sample, error) {
+// Open is a client that uses its connections again, until it is closed.
+func Open(socket string) Client {
+	return Client{socket, newHTTPClient(socket, false)}
+}
+
+// Close closes the connections that are kept. It ends no question.
+func (c Client) Close() {
+	if c.kept != nil {
+		c.kept.CloseIdleConnections()
+	}
+}
+
+func newHTTPClient(socket string, once bool) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives:   once, // or a connection would outlive the Client
+		MaxIdleConnsPerHost: 16,
+		IdleConnTimeout:     idleMost / 2, // before ipmd would end it
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
+}
+
+// Now is the MaxAge of counters that are read for the question.
+const Now time.Duration = -1
+
+// A Query is what to ask for. Its zero value is everything.
+type Query struct {
+	IDs        []string      // numbers and names; none: all
+	Interfaces []string      // none: all, and the MIB
+	MaxAge     time.Duration // how old samples may be: Now, or up to 1 h; 0: as ipmd is configured
+
+	// Since is the cursor of an earlier answer: only those are asked for whose
+	// figures have changed since.
+	Since string
+}
+
+func (q Query) values() url.Values {
+	v := url.Values{"id": q.IDs, "interface": q.Interfaces}
+	if q.MaxAge != 0 {
+		v.Set("maxAge", max(q.MaxAge, 0).String())
+	}
+	if q.Since != "" {
+		v.Set("since", q.Since)
+	}
+	return v
+}
+
+// An Answer is what ipmd tells.
+type Answer struct {
+	Samples []stats.Sample
+
+	// Changes tells that only those are there that have changed; else it is
+	// everything that was asked for.
+	Changes bool
+
+	// Cursor is for Query.Since.
+	Cursor string
+}
+
+// Ask asks for counters. It takes 10 s at most.
+func (c Client) Ask(ctx context.Context, q Query) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	res, err := c.get(ctx, "/stats?"+url.Values{"id": ids}.Encode())
+	res, err := c.get(ctx, "/stats?"+q.values().Encode(), nil)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return nil, c.refused(res)
+	a := Answer{Cursor: res.Header.Get(cursorHeader), Changes: res.Header.Get(answerHeader) == changes}
+	if err := json.NewDecoder(res.Body).Decode(&a.Samples); err != nil {
+		return Answer{}, fmt.Errorf("cannot read the answer of ipmd on %s: %w", c.Socket, err)
 	}
-	var samples []stats.Sample
-	if err := json.NewDecoder(res.Body).Decode(&samples); err != nil {
-		return nil, fmt.Errorf("cannot read the answer of ipmd on %s: %w", c.Socket, err)
-	}
-	return samples, nil
+	io.Copy(io.Discard, res.Body) // the end of the line, or the connection could not be used again
+	return a, nil
+}
+
+// Stats reads the counters of virtual servers now, by number or name, or of all without
+// ids.
+func (c Client) Stats(ctx context.Context, ids ...string) ([]stats.Sample, error) {
+	a, err := c.Ask(ctx, Query{IDs: ids, MaxAge: Now})
+	return a.Samples, err
 }
 
 // ClusterStats reads the counters of virtual servers on these nodes, or without nodes
@@ -58,7 +128,7 @@ func (c Client) ClusterStats(ctx context.Context, nodes []string, ids ...string)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	res, err := c.get(ctx, "/cluster/stats?"+query.Encode())
+	res, err := c.send(ctx, "/cluster/stats?"+query.Encode(), nil)
 	if err != nil {
 		return ClusterAnswer{}, err
 	}
@@ -80,26 +150,53 @@ func (c Client) ClusterStats(ctx context.Context, nodes []string, ids ...string)
 	case answer.Nodes == nil: // none was asked
 		return answer, fmt.Errorf("%w: %s", ErrNoNode, strings.Join(nodes, ", "))
 	}
-	return answer, notFoundError(answer.Error)
+	return answer, &answeredError{answer.Error, "", ErrNotFound}
 }
 
-func (c Client) get(ctx context.Context, path string) (*http.Response, error) {
+// Metrics writes what Prometheus would be told, in its text format.
+func (c Client) Metrics(ctx context.Context, w io.Writer) error {
+	res, err := c.get(ctx, "/metrics", nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(w, res.Body); err != nil {
+		return fmt.Errorf("cannot copy the metrics of ipmd on %s: %w", c.Socket, err)
+	}
+	return nil
+}
+
+// get is the answer to a request, if that is not an error.
+func (c Client) get(ctx context.Context, path string, header http.Header) (*http.Response, error) {
+	res, err := c.send(ctx, path, header)
+	if err != nil || res.StatusCode == http.StatusOK {
+		return res, err
+	}
+	defer res.Body.Close()
+	return nil, c.refused(res)
+}
+
+func (c Client) send(ctx context.Context, path string, header http.Header) (*http.Response, error) {
 	// The host is for the HTTP header alone.
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://ipmd"+path, nil)
 	if err != nil {
 		return nil, err
 	}
-	res, err := (&http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true, // or a connection would outlive the Client
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", c.Socket)
-		},
-	}}).Do(req)
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	client := c.kept
+	if client == nil {
+		client = newHTTPClient(c.Socket, true)
+	}
+	res, err := client.Do(req)
 	switch {
 	case err == nil:
 		return res, nil
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("%w on %s", ErrNotRunning, c.Socket)
+	case errors.Is(err, syscall.EACCES):
+		return nil, &answeredError{"cannot connect to " + c.Socket, "let the user by a rule under access: in ipmd's configuration file, and reload ipmd", ErrForbidden}
 	}
 	if u, ok := errors.AsType[*url.Error](err); ok { // it names a URL that nobody typed
 		err = u.Err
@@ -111,17 +208,24 @@ func (c Client) get(ctx context.Context, path string) (*http.Response, error) {
 func (c Client) refused(res *http.Response) error {
 	var body refusal
 	err := json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&body)
-	switch {
-	case err != nil || body.Error == "":
+	if err != nil || body.Error == "" {
 		return fmt.Errorf("cannot ask ipmd on %s: it answers %s", c.Socket, res.Status)
-	case res.StatusCode == http.StatusNotFound:
-		return notFoundError(body.Error)
 	}
-	return errors.New(body.Error)
+	return &answeredError{body.Error, body.Hint, kinds[res.StatusCode]}
 }
 
-// A notFoundError is an ErrNotFound in the server's words.
-type notFoundError string
+var kinds = map[int]error{
+	http.StatusForbidden:          ErrForbidden,
+	http.StatusNotFound:           ErrNotFound,
+	http.StatusServiceUnavailable: ErrBusy,
+}
 
-func (e notFoundError) Error() string        { return string(e) }
-func (e notFoundError) Is(target error) bool { return target == ErrNotFound }
+// An answeredError is an error in the server's words.
+type answeredError struct {
+	words, hint string
+	kind        error
+}
+
+func (e *answeredError) Error() string        { return e.words }
+func (e *answeredError) Is(target error) bool { return e.kind != nil && target == e.kind }
+func (e *answeredError) Hint() string         { return e.hint }

@@ -244,17 +244,17 @@ func age(then, now time.Time) float64 { return max(0, now.Sub(then).Seconds()) }
 
 // own is what this node itself has of what is asked for.
 func (s *Server) own(ctx context.Context, query url.Values) ([]finding, error) {
-	samples, err := s.samples(ctx, grant{all: true}, query["id"], true)
+	q := question{ids: query["id"], age: s.configuration().MaxAge, absent: true}
+	entries, err := s.sampled(ctx, grant{all: true}, q)
 	if err != nil {
 		return nil, err
 	}
 	var all []finding
-	for _, one := range samples {
-		text, err := json.Marshal(one)
-		if err != nil {
-			return nil, err
+	for _, e := range entries {
+		if last, _ := e.take(); last != nil {
+			all = append(all, finding{s.configuration().node(), age(last.sample.Time, time.Now()), e.src, slices.Clone(last.text())})
+			last.release()
 		}
-		all = append(all, finding{s.configuration().node(), age(one.Time, time.Now()), stats.Source{ID: one.ID, Name: one.Name}, text})
 	}
 	return all, nil
 }

@@ -32,13 +32,15 @@ type Limits struct {
 	ConnectionsPerPeer int `yaml:"connectionsPerPeer"` // of those, by one user or certificate
 	Requests           int `yaml:"requests"`           // answered at once
 	Watchers           int `yaml:"watchers"`           // of the stream, at once
+
+	Interval time.Duration `yaml:"interval"` // the shortest between two events of a stream
 }
 
 // DefaultConfig is that of an empty file.
 func DefaultConfig() Config {
 	return Config{
 		MaxAge: time.Second,
-		Limits: Limits{Connections: 4096, ConnectionsPerPeer: 2048, Requests: 2048, Watchers: 1024},
+		Limits: Limits{Connections: 4096, ConnectionsPerPeer: 2048, Requests: 2048, Watchers: 1024, Interval: 200 * time.Millisecond},
 	}
 }
 
@@ -113,5 +115,8 @@ func (l Limits) validate(add func(path, format string, args ...any)) {
 		if limit.value < 1 || limit.value > 1_000_000 {
 			add("limits."+limit.name, "%d is out of range: 1 to 1000000", limit.value)
 		}
+	}
+	if l.Interval < time.Millisecond || l.Interval > standardInterval {
+		add("limits.interval", "%s is out of range: 1ms to %s", l.Interval, standardInterval)
 	}
 }

@@ -3,7 +3,16 @@
 //
 //	GET /stats               all virtual servers, a JSON array of stats.Sample
 //	GET /stats?id=8&id=web   those, by number or name
-//	GET /stats?mib=no        without the protocols' counters, nine tenths of an answer
+//	    &interface=eth0      those interfaces alone, without the MIB
+//	    &mib=no              without the protocols' counters, nine tenths of an answer
+//	    &maxAge=500ms        from samples that are no older; Cache-Control: max-age=1 is
+//	                         the same. 0 is a reading that began after the question.
+//	    &since=CURSOR        those whose figures changed since the answer with that
+//	                         cursor, which is in its header Ipmd-Cursor; Ipmd-Answer
+//	                         says "changes", or "all" where that cannot be told
+//	GET /stats/stream        the same as server-sent events, at each interval=1s: "all"
+//	                         at first and whenever one has gone, else "changes"; "end"
+//	                         when ipmd ends. Event IDs are cursors.
 //	GET /cluster/stats       those of all nodes, a JSON ClusterAnswer; id as above,
 //	                         node=b those of some nodes alone, timeout=1s how long
 //	                         nodes may take (3 s)
@@ -20,6 +29,12 @@
 // ends show a certificate. A node asks its peers only for what is theirs
 // (/stats?absent=omit, which leaves out what they do not have), and measures the
 // age of what it answers by its own clock.
+//
+// Samples are read when somebody asks, and shared: who asks while one is read waits for
+// that reading. A cursor is good as long as this ipmd runs, and no virtual server goes.
+//
+// More requests, connections and watchers than [Limits] has are refused with 503, but
+// first the longest idle connection, and the answer that is read the slowest, give way.
 //
 // It does not know which virtual servers there are (Server.Sources does), and keeps
 // no counters.

@@ -148,7 +148,7 @@ func (s *Server) look(e Endpoint) (end func()) {
 func (s *Server) serveRemote(l net.Listener) (end func()) {
 	s.log().Info("ipmd is listening", "address", l.Addr().String())
 	return background(func(ctx context.Context) {
-		if err := s.Serve(ctx, newTLSListener(l, &s.credentials, handshakeTimeout), nil); err != nil {
+		if err := s.Serve(ctx, newTLSListener(s.count(l), &s.credentials, handshakeTimeout)); err != nil {
 			s.log().Error(err.Error())
 		}
 	})

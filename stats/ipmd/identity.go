@@ -49,19 +49,15 @@ func (id Identity) root() bool {
 
 type identityKey struct{}
 
-// withIdentity notes who is at the other end of a connection, where that shows
-// before the first request.
-func (s *Server) withIdentity(ctx context.Context, conn net.Conn) context.Context {
-	c, ok := conn.(syscall.Conn)
-	if !ok || conn.LocalAddr().Network() != "unix" {
+// withIdentity notes who is at the other end of a unix socket's connection.
+func (s *Server) withIdentity(ctx context.Context, nc net.Conn) context.Context {
+	c, ok := nc.(*conn)
+	if !ok || !c.who.Local {
 		return ctx
 	}
-	id, err := localPeer(c)
-	if err != nil { // the peer is gone: nobody may ask, and nobody waits
-		return ctx
-	}
-	id.stray = len(s.configuration().Access) > 0
-	return context.WithValue(ctx, identityKey{}, id)
+	who := c.who
+	who.stray = len(s.configuration().Access) > 0
+	return context.WithValue(ctx, identityKey{}, who)
 }
 
 // identify is who makes a request.

@@ -132,7 +132,7 @@ func (s *Server) ListenAndServe(ctx context.Context, path string) error {
 		return err
 	}
 	s.log().Info("ipmd is listening", "socket", path)
-	return s.Serve(ctx, l, nil)
+	return s.Serve(ctx, s.count(l))
 }
 
 // setSocket has the configuration decide who may connect to the socket at path.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -23,11 +21,14 @@ const timeout = 10 * time.Second
 // ErrNotFound is the error for a virtual server that there is none of.
 var ErrNotFound = errors.New("no such virtual server")
 
-// A Server answers stats requests. It is an http.Handler; ListenAndServe serves
-// it on a unix socket.
+// ErrBusy is the error when more ask than may at once.
+var ErrBusy = errors.New("ipmd is busy: more ask than may at once")
+
+// A Server answers stats requests. It is an http.Handler; Serve and ListenAndServe
+// serve it, and only they know who asks.
 type Server struct {
-	// Sources lists the virtual servers. Those without a namespace may be among
-	// them.
+	// Sources lists the virtual servers, those without a namespace, too. What it has
+	// returned does not change, and the same slice again says that nothing has.
 	Sources func(context.Context) ([]stats.Source, error)
 
 	// Reader is what reads them. Whoever gives one keeps it from holding namespaces
@@ -40,8 +41,14 @@ type Server struct {
 
 	config atomic.Pointer[Config] // nil: DefaultConfig
 
-	routes sync.Once
-	mux    http.ServeMux
+	prepared sync.Once
+	mux      http.ServeMux
+	life     string // tells this ipmd's cursors from another's
+	sampler  *sampler
+	gate     gate
+	conns    conns
+	watchers atomic.Int64
+	tally    tally
 
 	credentials credentials
 	cluster     cluster
@@ -50,6 +57,31 @@ type Server struct {
 	socket  string         // "": the listener is another
 	remote  *remote        // nil: nobody is answered over TCP
 	failing map[int]string // what was logged, by the virtual server's ID
+	index   *index         // of the last list
+}
+
+// prepare makes a Server out of its fields.
+func (s *Server) prepare() {
+	s.prepared.Do(func() {
+		read := readOnce
+		if s.Reader != nil {
+			read = s.Reader.Read
+		}
+		s.sampler = newSampler(read)
+		s.sampler.crowded = s.gate.giveWay
+		s.life = strconv.FormatInt(time.Now().UnixNano(), 36)
+		s.route("GET /stats", askStats, s.limited(s.serveStats))
+		s.route("GET /stats/stream", askStream, s.serveStream)
+		s.route("GET /cluster/stats", askCluster, s.limited(s.serveCluster))
+		s.route("GET /metrics", askMetrics, s.limited(s.serveMetrics))
+		s.mux.HandleFunc("GET /healthz", serveHealth)
+		s.mux.Handle("GET /", servePage())
+	})
+}
+
+func readOnce(src stats.Source, into *stats.Sample) (err error) {
+	*into, err = stats.Read(src)
+	return err
 }
 
 // Configure has the server go by a configuration from now on, for connections that
@@ -65,6 +97,8 @@ func (s *Server) Configure(c Config) error {
 		return err
 	}
 	s.config.Store(&c)
+	s.prepare()
+	s.sampler.forget() // somebody may see now what he could not before
 	return s.openSocket()
 }
 
@@ -87,57 +121,44 @@ func (s *Server) route(pattern, what string, answer func(http.ResponseWriter, *h
 	})
 }
 
-// ServeHTTP answers one request. Who asks is known on connections of Serve; on
-// others, it is nobody.
+// limited answers within 10 s, and only so many at once.
+func (s *Server) limited(answer func(http.ResponseWriter, *http.Request, grant)) func(http.ResponseWriter, *http.Request, grant) {
+	return func(w http.ResponseWriter, r *http.Request, g grant) {
+		begun := time.Now()
+		t, ok := s.gate.enter(w, s.configuration().Limits.Requests)
+		if !ok {
+			refuse(w, ErrBusy)
+			s.tally.answered(r.URL.Path, http.StatusServiceUnavailable, 0)
+			return
+		}
+		defer t.leave()
+		ctx, cancel := context.WithTimeout(r.Context(), timeout)
+		defer cancel()
+		answer(t, r.WithContext(ctx), g)
+		s.tally.answered(r.URL.Path, t.status, time.Since(begun))
+	}
+}
+
+// ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.routes.Do(func() {
-		s.route("GET /stats", askStats, s.serveStats)
-		s.route("GET /cluster/stats", askCluster, s.serveCluster)
-		s.route("GET /metrics", askMetrics, s.serveMetrics)
-		s.mux.HandleFunc("GET /healthz", serveHealth)
-		s.mux.Handle("GET /", servePage())
-	})
+	s.prepare()
 	if err := guardBrowsers(w, r); err != nil {
 		refuse(w, err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), timeout)
-	defer cancel()
-	s.mux.ServeHTTP(w, r.WithContext(ctx))
+	if r.ContentLength != 0 { // nothing that is asked has a body, and nobody shall wait for one
+		w.Header().Set("Connection", "close")
+		refuse(w, errBody)
+		return
+	}
+	s.mux.ServeHTTP(w, r)
 }
+
+var errBody = errors.New("a request with a body is not answered")
 
 func serveHealth(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Write([]byte("ok\n"))
-}
-
-func (s *Server) serveStats(w http.ResponseWriter, r *http.Request, g grant) {
-	query := r.URL.Query()
-	samples, err := s.samples(r.Context(), g, query["id"], query.Get("absent") == "omit")
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	if query.Get("mib") == "no" {
-		samples = withoutMIB(samples)
-	}
-	b, err := json.Marshal(samples)
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set(timeHeader, time.Now().UTC().Format(time.RFC3339Nano))
-	w.Write(append(b, '\n'))
-}
-
-// withoutMIB leaves out what makes most of an answer, and not everybody wants.
-func withoutMIB(samples []stats.Sample) []stats.Sample {
-	samples = slices.Clone(samples)
-	for i := range samples {
-		samples[i].MIB = nil
-	}
-	return samples
 }
 
 // refusal is the body of an answer that is an error.
@@ -157,8 +178,11 @@ func refuse(w http.ResponseWriter, err error) {
 		status = http.StatusNotFound
 	case errors.Is(err, ErrForbidden):
 		status = http.StatusForbidden
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, errBody):
+		status = http.StatusRequestEntityTooLarge
+	case errors.Is(err, ErrBusy), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		status = http.StatusServiceUnavailable
+		w.Header().Set("Retry-After", "1")
 	}
 	body := refusal{Error: err.Error()}
 	if h, ok := errors.AsType[interface {
@@ -170,130 +194,6 @@ func refuse(w http.ResponseWriter, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(body)
-}
-
-// samples reads the virtual servers asked for, or without ids all that the asker may
-// see. One that is not there is an error, unless it may be absent.
-func (s *Server) samples(ctx context.Context, g grant, ids []string, absent bool) ([]stats.Sample, error) {
-	sources, err := s.list(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if sources, err = pick(sources, g, ids, absent); err != nil {
-		return nil, err
-	}
-	samples := []stats.Sample{}
-	for _, src := range sources {
-		sample, err := s.read(ctx, src)
-		switch {
-		case err == nil:
-			samples = append(samples, sample)
-		case !errors.Is(err, fs.ErrNotExist):
-			return nil, err
-		case len(ids) > 0 && !absent: // who asks for this one must not take nothing for an answer
-			return nil, fmt.Errorf("%w: vs%d is not running", ErrNotFound, src.ID)
-		}
-	}
-	return samples, nil
-}
-
-func (s *Server) list(ctx context.Context) ([]stats.Source, error) {
-	sources, err := s.Sources(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("cannot list the virtual servers: %w", err)
-	}
-	return sources, nil
-}
-
-// read reads, for as long as somebody waits for the answer.
-func (s *Server) read(ctx context.Context, src stats.Source) (stats.Sample, error) {
-	if err := ctx.Err(); err != nil {
-		return stats.Sample{}, fmt.Errorf("cannot read the counters in time: %w", err)
-	}
-	if s.Reader == nil {
-		return stats.Read(src)
-	}
-	var sample stats.Sample
-	err := s.Reader.Read(src, &sample)
-	return sample, err
-}
-
-// pick is the sources asked for, each once, or without ids all that the asker may
-// see. A number is an ID before it is a name.
-func pick(sources []stats.Source, g grant, ids []string, absent bool) ([]stats.Source, error) {
-	var picked []stats.Source
-	if len(ids) == 0 {
-		for _, src := range sources {
-			if g.sees(src) {
-				picked = append(picked, src)
-			}
-		}
-		return picked, nil
-	}
-	for _, id := range ids {
-		i := slices.IndexFunc(sources, func(s stats.Source) bool { return strconv.Itoa(s.ID) == id })
-		if i < 0 {
-			i = slices.IndexFunc(sources, func(s stats.Source) bool { return s.Name == id })
-		}
-		switch {
-		case !g.all && (i < 0 || !g.sees(sources[i])): // nor whether there is one
-			return nil, &forbidden{g.who, fmt.Sprintf("virtual server %q", id)}
-		case i < 0 && absent:
-			continue
-		case i < 0:
-			return nil, fmt.Errorf("%w: %q", ErrNotFound, id)
-		}
-		if !slices.Contains(picked, sources[i]) {
-			picked = append(picked, sources[i])
-		}
-	}
-	return picked, nil
-}
-
-func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, g grant) {
-	sources, err := s.list(r.Context())
-	if err == nil {
-		sources, err = pick(sources, g, nil, false)
-	}
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	var samples []stats.Sample
-	for _, src := range sources {
-		sample, err := s.read(r.Context(), src)
-		if late := r.Context().Err(); late != nil {
-			refuse(w, fmt.Errorf("cannot read the counters in time: %w", late))
-			return
-		}
-		if err == nil {
-			samples = append(samples, sample)
-		}
-		s.report(src, err)
-	}
-	format := acceptedFormat(r.Header.Values("Accept"))
-	w.Header().Set("Content-Type", format.ContentType())
-	w.Header().Set("Vary", "Accept")
-	stats.WriteMetrics(w, samples, format) // fails only when the client is gone
-}
-
-// report logs that a virtual server cannot be read, once and not at each scrape,
-// until it can be read again or fails for another reason.
-func (s *Server) report(src stats.Source, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		delete(s.failing, src.ID)
-		return
-	}
-	if s.failing[src.ID] == err.Error() {
-		return
-	}
-	if s.failing == nil {
-		s.failing = make(map[int]string)
-	}
-	s.failing[src.ID] = err.Error()
-	s.log().Error(err.Error())
 }
 
 func (s *Server) log() *slog.Logger {

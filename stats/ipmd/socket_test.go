@@ -20,6 +20,7 @@ import (
 
 func TestClientAndServer(t *testing.T) {
 	s := three(t)
+	configure(t, s, "maxAge: 0s")
 	client, stop := start(t, s)
 	samples, err := client.Stats(t.Context())
 	if err != nil || len(samples) != 2 || samples[0].Name != "finance" || samples[0].Interfaces[0].Name != "eth0" {
@@ -65,7 +66,7 @@ func TestClientsAtOnce(t *testing.T) {
 
 func TestClientOnStaleSocket(t *testing.T) {
 	socket := staleSocket(t)
-	if _, err := (Client{socket}).Stats(t.Context()); !errors.Is(err, ErrNotRunning) {
+	if _, err := (Client{Socket: socket}).Stats(t.Context()); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("%v", err)
 	}
 }
@@ -83,7 +84,7 @@ func TestClientOfSomethingElse(t *testing.T) {
 		must(t, err)
 		server := &http.Server{Handler: handler}
 		go server.Serve(l)
-		_, err = Client{socket}.Stats(t.Context())
+		_, err = Client{Socket: socket}.Stats(t.Context())
 		if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotRunning) ||
 			!strings.Contains(err.Error(), "ipmd on "+socket) || strings.Contains(err.Error(), "http://") {
 			t.Errorf("%s: %v", name, err)
@@ -99,7 +100,7 @@ func TestClientGivesUp(t *testing.T) {
 	defer l.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := (Client{socket}).Stats(ctx); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNotRunning) {
+	if _, err := (Client{Socket: socket}).Stats(ctx); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNotRunning) {
 		t.Errorf("%v", err)
 	}
 }
@@ -280,7 +281,7 @@ func TestListenAndServeTwice(t *testing.T) {
 // start runs a server until stop, which returns its error, or the test ends.
 func start(t *testing.T, s *Server) (c Client, stop func() error) {
 	t.Helper()
-	c = Client{socketPath(t)}
+	c = Client{Socket: socketPath(t)}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.ListenAndServe(ctx, c.Socket) }()
