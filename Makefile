@@ -110,7 +110,7 @@ uninstall: ## what install has put there; virtual servers stay as they are
 	@rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/sbin/%') $(patsubst %,'$(DESTDIR)$(UNITDIR)/%',$(notdir $(UNITS)))
 
 bench: build ## what creating, destroying and counting cost
-	@test/install base
+	@test/install base metrics
 	@$(GO) test -run '^$$' -bench . $(BENCHFLAGS) ./plumbing ./test/bench
 
 demo: build ## two virtual servers on one port, seen from a client; KEEP=1 to stay in
