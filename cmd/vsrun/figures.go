@@ -32,7 +32,7 @@ func scaled(v, step float64) string {
 	case v < 10 && unit == 0:
 		return fmt.Sprintf("%.2g%s", v, units[unit])
 	case v < 1: // of 1024
-		return fmt.Sprintf("%.2f%s", v, units[unit])
+		return fmt.Sprintf("%.2g%s", v, units[unit])
 	case v >= 99.95:
 		return fmt.Sprintf("%.0f%s", v, units[unit])
 	}
