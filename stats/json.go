@@ -22,6 +22,14 @@ func (s *Sample) AppendJSON(b []byte) []byte {
 	b = append(b, `],"total":{`...)
 	b = append(s.Total.appendFields(b), `},"mib":`...)
 	b = s.MIB.appendJSON(b)
+	for _, more := range []struct {
+		key string
+		mib MIB
+	}{{`,"sockets":`, s.Sockets}, {`,"conntrack":`, s.Conntrack}, {`,"neighbours":`, s.Neighbours}} {
+		if len(more.mib) > 0 {
+			b = more.mib.appendJSON(append(b, more.key...))
+		}
+	}
 	if s.Use != nil {
 		b = appendValue(append(b, `,"use":`...), s.Use)
 	}

@@ -87,11 +87,17 @@ func (s Span) of(was, is Counters) (r Rate, ok bool) {
 	return r, true
 }
 
-// Counter is the rate of a counter of the MIB. Levels, such as Tcp's CurrEstab,
-// have none.
+// Counter is the rate of a counter of the MIB, or of connection tracking. Levels, such
+// as Tcp's CurrEstab, have none.
 func (s Span) Counter(group, name string) (float64, bool) {
-	was, had := s.was.MIB.Lookup(group, name)
-	is, has := s.is.MIB.Lookup(group, name)
+	of := func(s Sample) MIB {
+		if group == "nf_conntrack" {
+			return s.Conntrack
+		}
+		return s.MIB
+	}
+	was, had := of(s.was).Lookup(group, name)
+	is, has := of(s.is).Lookup(group, name)
 	if !had || !has || is < was || isLevel(group, name) {
 		return 0, false
 	}
@@ -103,6 +109,8 @@ func isLevel(group, name string) bool {
 	switch group {
 	case "Ip":
 		return name == "Forwarding" || name == "DefaultTTL"
+	case "nf_conntrack":
+		return name == "entries"
 	case "Tcp":
 		return slices.Contains([]string{"RtoAlgorithm", "RtoMin", "RtoMax", "MaxConn", "CurrEstab"}, name)
 	}

@@ -77,7 +77,15 @@ func TestCounterRates(t *testing.T) {
 	was, is := at(0), at(2)
 	was.MIB = MIB{{"Tcp", []Counter{{"InSegs", 10}, {"CurrEstab", 1}, {"OutSegs", 9}}}}
 	is.MIB = MIB{{"Tcp", []Counter{{"InSegs", 20}, {"CurrEstab", 7}, {"OutSegs", 8}, {"InErrs", 4}}}}
+	was.Conntrack = MIB{{"nf_conntrack", []Counter{{"entries", 1}, {"insert", 10}}}}
+	is.Conntrack = MIB{{"nf_conntrack", []Counter{{"entries", 9}, {"insert", 12}}}}
 	s := Between(was, is)
+	if r, ok := s.Counter("nf_conntrack", "insert"); r != 1 || !ok {
+		t.Errorf("insert: %v, %v", r, ok)
+	}
+	if r, ok := s.Counter("nf_conntrack", "entries"); ok {
+		t.Errorf("entries: %v", r)
+	}
 	if r, ok := s.Counter("Tcp", "InSegs"); r != 5 || !ok {
 		t.Errorf("InSegs: %v, %v", r, ok)
 	}

@@ -88,16 +88,21 @@ func useCells(r topRow) [][]string {
 
 func (t *top) counterCells(r topRow) [][]string {
 	cells := [][]string{{"MIB", "COUNTER", "VALUE", "PER SECOND"}}
-	for _, g := range r.MIB {
-		for _, c := range g.Counters {
-			if c.Value == 0 && !t.zeros || !matches(t.filter, g.Name, c.Name) {
-				continue
+	for _, part := range []struct {
+		of  string
+		mib stats.MIB
+	}{{"", r.MIB}, {"sockstat ", r.Sockets}, {"", r.Conntrack}, {"neighbours ", r.Neighbours}} {
+		for _, g := range part.mib {
+			for _, c := range g.Counters {
+				if c.Value == 0 && !t.zeros || !matches(t.filter, part.of+g.Name, c.Name) {
+					continue
+				}
+				rate := "-"
+				if v, ok := r.span.Counter(g.Name, c.Name); ok {
+					rate = short(&v)
+				}
+				cells = append(cells, []string{part.of + g.Name, c.Name, strconv.FormatInt(c.Value, 10), rate})
 			}
-			rate := "-"
-			if v, ok := r.span.Counter(g.Name, c.Name); ok {
-				rate = short(&v)
-			}
-			cells = append(cells, []string{g.Name, c.Name, strconv.FormatInt(c.Value, 10), rate})
 		}
 	}
 	return cells

@@ -116,7 +116,7 @@ func (a answer) each(write func([]byte) error) error {
 			}
 		case a.bare:
 			bare := s.sample
-			bare.MIB = nil
+			bare.MIB, bare.Sockets, bare.Conntrack, bare.Neighbours = nil, nil, nil, nil
 			scratch = bare.AppendJSON(scratch[:0])
 			err = write(scratch)
 		default:

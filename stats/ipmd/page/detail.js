@@ -81,10 +81,13 @@ function showLedger(ledger) {
 
 function counters(span, filter, zeros) {
   const rows = [];
-  for (const [group, names] of Object.entries(span.is.mib)) {
-    for (const [name, value] of Object.entries(names)) {
-      if ((value !== 0 || zeros) && (group + "." + name).toLowerCase().includes(filter)) {
-        rows.push([group, name, exact(value), short(span.counter(group, name))]);
+  const { mib, sockets = {}, conntrack = {}, neighbours = {} } = span.is;
+  for (const [of, groups] of [["", mib], ["sockstat ", sockets], ["", conntrack], ["neighbours ", neighbours]]) {
+    for (const [group, names] of Object.entries(groups)) {
+      for (const [name, value] of Object.entries(names)) {
+        if ((value !== 0 || zeros) && `${of}${group}.${name}`.toLowerCase().includes(filter)) {
+          rows.push([of + group, name, exact(value), short(span.counter(group, name))]);
+        }
       }
     }
   }

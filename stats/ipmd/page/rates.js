@@ -50,9 +50,10 @@ export class Span {
   }
 
   counter(group, name) {
-    return levels.has(group + "." + name) ? NaN : this.of(this.was?.mib?.[group]?.[name], this.is.mib[group][name]);
+    const of = group === "nf_conntrack" ? "conntrack" : "mib";
+    return levels.has(group + "." + name) ? NaN : this.of(this.was?.[of]?.[group]?.[name], this.is[of]?.[group]?.[name]);
   }
 }
 
 // levels are set or measured, and not counted (RFC 4293, RFC 4022).
-const levels = new Set(["Ip.Forwarding", "Ip.DefaultTTL", "Tcp.RtoAlgorithm", "Tcp.RtoMin", "Tcp.RtoMax", "Tcp.MaxConn", "Tcp.CurrEstab"]);
+const levels = new Set(["Ip.Forwarding", "Ip.DefaultTTL", "Tcp.RtoAlgorithm", "Tcp.RtoMin", "Tcp.RtoMax", "Tcp.MaxConn", "Tcp.CurrEstab", "nf_conntrack.entries"]);
