@@ -98,14 +98,14 @@ func TestRequestsHaveWhatTheTextSays(t *testing.T) {
 vsrun_a_total{vs="8",name="a\"} 1\\ \n x",device="eth0"} 18446744073709551615
 vsrun_b 1.5
 vsrun_b{} -1
-vsrun_c{vs="9",name=""} +Inf
+vsrun_c{vs="9",name="",job="own"} +Inf
 `
 	at := time.UnixMilli(1234567890123)
 	want := []received{
 		{`__name__="vsrun_a_total" device="eth0" job="vsrun" name="a\"} 1\\ \n x" vs="8"`, math.MaxUint64, at.UnixMilli()},
 		{`__name__="vsrun_b" job="vsrun"`, 1.5, at.UnixMilli()},
 		{`__name__="vsrun_b" job="vsrun"`, -1, at.UnixMilli()},
-		{`__name__="vsrun_c" job="vsrun" name="" vs="9"`, math.Inf(1), at.UnixMilli()},
+		{`__name__="vsrun_c" job="own" name="" vs="9"`, math.Inf(1), at.UnixMilli()},
 	}
 	for size := 1; size < len(text); size += 7 { // in whatever pieces it is written
 		w := newRequestWriter([]label{{"job", "vsrun"}}, at)

@@ -2,7 +2,9 @@ package push
 
 import (
 	"bytes"
+	"cmp"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/golang/snappy"
@@ -54,10 +56,14 @@ func (w *requestWriter) add(line []byte) error {
 	if len(line) == 0 || line[0] == '#' {
 		return nil
 	}
-	labels, value, err := parseSample(line, append(w.sorted[:0], w.labels...))
+	labels, value, err := parseSample(line, w.sorted[:0])
 	if err != nil {
 		return err
 	}
+	// Remote write wants them sorted, and each once: a series' own come first.
+	labels = append(labels, w.labels...)
+	slices.SortStableFunc(labels, func(a, b label) int { return cmp.Compare(a.name, b.name) })
+	labels = slices.CompactFunc(labels, func(a, b label) bool { return a.name == b.name })
 	w.sorted = labels
 	w.body = appendMessage(w.body, 1, w.timeSeries(labels, value))
 	w.series++

@@ -2,9 +2,7 @@ package push
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
-	"slices"
 	"strconv"
 )
 
@@ -14,8 +12,7 @@ type label struct{ name, value string }
 //
 //	vsrun_network_receive_bytes_total{vs="8",name="finance",device="eth0"} 12
 //
-// The labels are added to those given, with the metric's name among them, and sorted
-// as remote write wants them.
+// The labels are added to those given, with the metric's name among them.
 func parseSample(line []byte, labels []label) ([]label, float64, error) {
 	end := bytes.IndexAny(line, "{ ")
 	if end <= 0 {
@@ -33,7 +30,6 @@ func parseSample(line []byte, labels []label) ([]label, float64, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("line %.80q: %w", line, err)
 	}
-	slices.SortFunc(labels, func(a, b label) int { return cmp.Compare(a.name, b.name) })
 	return labels, value, nil
 }
 

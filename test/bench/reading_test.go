@@ -84,7 +84,11 @@ func crowd(b *testing.B, h *lab.Host, from, to int) (sources []stats.Source) {
 		fmt.Fprintf(&links, "link add link eth1 name eth0 up netns vs%d type macvlan mode bridge\n", id)
 		sources = append(sources, stats.Source{ID: id, Name: filepath.Base(path), Path: path})
 	}
-	shell(b, "ip -batch - <<'END'\n"+links.String()+"END\n")
+	ip := exec.Command("ip", "-batch", "-")
+	ip.Stdin = strings.NewReader(links.String())
+	if out, err := ip.CombinedOutput(); err != nil {
+		b.Fatalf("ip -batch: %s%v", out, err)
+	}
 	return sources
 }
 
