@@ -48,12 +48,12 @@ export function spark(svg, past, name, seconds, width, height) {
   part(svg, "path", "both").setAttribute("d", path(past, name, { width, height }, now, seconds, top * 1.05, true));
 }
 
-// chart draws series with a scale, from 0 to a round figure.
+// chart draws series with a scale, from 0 to a round figure that is not the least noise.
 export function chart(svg, past, names, label) {
   const { clientWidth: width, clientHeight: height } = svg;
   if (!width) return;
   const now = past.time[(past.length - 1) % kept];
-  const top = roundUp(most(past, Object.keys(names), now - minutes5 * 1000) || 1, label.step ?? 10);
+  const top = roundUp(Math.max(label.least, most(past, Object.keys(names), now - minutes5 * 1000)), label.step ?? 10);
   const box = { width, height: height - 16 };
   part(svg, "path", "grid").setAttribute("d", `M0 .5H${width}M0 ${box.height / 2}H${width}M0 ${box.height}H${width}`);
   for (const [series, name] of Object.entries(names)) part(svg, "path", name).setAttribute("d", path(past, series, box, now, minutes5, top, false));

@@ -106,9 +106,9 @@ export function draw(readings) {
   put($("one-memory"), memory(server.memory));
   $("figure-cpu").hidden = !server.sample.use?.cpu;
   $("figure-memory").hidden = !server.sample.use?.memory;
-  chart($("chart-traffic"), server.past, { rx: "in", tx: "out" }, { of: perSecond });
-  chart($("chart-cpu"), server.past, { cpu: "cpu" }, { of: percent });
-  chart($("chart-memory"), server.past, { memory: "memory" }, { of: memory, step: 2 });
+  chart($("chart-traffic"), server.past, { rx: "in", tx: "out" }, { of: perSecond, least: 1000 });
+  chart($("chart-cpu"), server.past, { cpu: "cpu" }, { of: percent, least: 0.01 });
+  chart($("chart-memory"), server.past, { memory: "memory" }, { of: memory, least: 1 << 20, step: 2 });
   const span = readings.detail;
   if (!span) return;
   show("Interfaces", ["Interface", "In B/s", "Out B/s", "In pkt/s", "Out pkt/s", "Lost/s", "In bytes", "Out bytes", "In packets", "Out packets", "Lost"], interfaces(span));

@@ -98,8 +98,8 @@ export class Readings extends EventTarget {
     this.sum = { rx, tx, both: rx + tx };
     this.past.add(now, this.sum);
     const sample = one?.[0];
-    if (!sample) this.detail = null;
-    else if (sample.time !== this.detail?.is.time) this.detail = new Span(this.detail?.is.id === sample.id ? this.detail.is : null, sample);
+    if (sample?.id !== this.one) this.detail = null; // gone, or another one is asked for by now
+    else if (sample.time !== this.detail?.is.time) this.detail = new Span(this.detail?.is, sample);
   }
 
   look(id) {
