@@ -63,11 +63,12 @@ func TestReadConfigRefuses(t *testing.T) {
 				`f:1:19: "192.0.2.1" is not an address with port, such as 192.0.2.1:9118` + "\n" +
 				`f:1:43: "c.pem" is not the absolute path of the file for certificate` + "\n" +
 				`f:1:9: "" is not the absolute path of the file for authorities`},
-		{"node: A_1\npeers:\n- {name: b, address: 'b:0'}\n- {name: b, address: 'b:1'}\n- {name: \"b\\e\", address: ':1'}\n",
+		{"node: A_1\npeers:\n- {name: b, address: 'b:0'}\n- {name: b, address: 'b:65536'}\n- {name: \"b\\e\", address: ':1'}\n",
 			`f:1:7: "A_1" cannot be a certificate's name: small letters, digits, dashes and dots` + "\n" +
 				"f:3:1: peers are asked with the certificate of listen, which is missing\n" +
 				`f:3:22: "b:0" is not an address with port, such as 192.0.2.1:9118` + "\n" +
 				"f:4:10: b is there twice, or is this node\n" +
+				`f:4:22: "b:65536" is not an address with port, such as 192.0.2.1:9118` + "\n" +
 				`f:5:10: "b\x1b" cannot be a certificate's name: small letters, digits, dashes and dots` + "\n" +
 				`f:5:26: ":1" is not an address with port, such as 192.0.2.1:9118`},
 	} {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -72,16 +73,14 @@ func (c Config) validatePeers(add func(path, format string, args ...any)) {
 // checkAddress checks an address with port.
 func checkAddress(address string, valid func(string) bool) error {
 	host, port, err := net.SplitHostPort(address)
-	if err != nil || !valid(host) || !isPort.MatchString(port) {
+	n, notPort := strconv.ParseUint(port, 10, 16)
+	if err != nil || !valid(host) || notPort != nil || n == 0 {
 		return fmt.Errorf("%q is not an address with port, such as 192.0.2.1:9118", address)
 	}
 	return nil
 }
 
-var (
-	isPort   = regexp.MustCompile(`^[1-9][0-9]{0,4}$`)
-	hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
-)
+var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 
 func isIP(s string) bool {
 	_, err := netip.ParseAddr(s)
