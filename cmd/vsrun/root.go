@@ -127,10 +127,9 @@ func (a *app) report(err error) int {
 	a.say(err)
 	var invalid *runtime.InvalidError
 	misused := !a.running || errors.As(err, &usage) || errors.As(err, &invalid)
-	var cure interface{ Hint() string }
 	switch {
-	case errors.As(err, &cure) && cure.Hint() != "":
-		fmt.Fprintf(a.err, "hint: %s\n", cure.Hint())
+	case hintOf(err) != "":
+		fmt.Fprintf(a.err, "hint: %s\n", hintOf(err))
 	case misused:
 		fmt.Fprintln(a.err, "hint: see vsrun --help, or vsrun COMMAND --help")
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsrun/vsrun/nsutil/cgroup"
+	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime"
 	"github.com/vsrun/vsrun/stats"
 	"github.com/vsrun/vsrun/stats/ipmd"
@@ -107,9 +108,21 @@ func (a *app) samples(ctx context.Context, r *runtime.Runtime, args []string, di
 	// An ipmd that does not know one may be one that has not heard of it, or
 	// it is not enabled: what is stored tells.
 	if errors.Is(err, ipmd.ErrNotRunning) || errors.Is(err, ipmd.ErrNotFound) {
-		return r.Stats(ctx, args...)
+		hint := hintOf(err)
+		if samples, err = r.Stats(ctx, args...); errors.Is(err, runtime.ErrNotFound) && hint != "" {
+			err = &plumbing.Refusal{Err: err, Cure: hint}
+		}
 	}
 	return samples, err
+}
+
+// hintOf is an error's cure, if it knows one.
+func hintOf(err error) string {
+	var cure interface{ Hint() string }
+	if errors.As(err, &cure) {
+		return cure.Hint()
+	}
+	return ""
 }
 
 // table writes what interfaces have counted, and what processes use.

@@ -77,7 +77,7 @@ func (s *Server) sampled(ctx context.Context, g grant, q question) ([]*entry, er
 			return nil, fmt.Errorf("%w: vs%d is not running", ErrNotFound, e.src.ID)
 		}
 	}
-	if len(q.ids) > 0 && len(q.interfaces) > 0 && !q.watching {
+	if len(q.ids) > 0 && len(q.interfaces) > 0 && !q.watching && !q.absent {
 		return running, haveInterfaces(running, q.interfaces)
 	}
 	return running, nil
@@ -107,20 +107,11 @@ func (a answer) each(write func([]byte) error) error {
 			continue
 		}
 		var err error
-		switch {
-		case a.kind == changes && changed <= a.since:
-		case len(a.interfaces) > 0:
-			var has bool
-			if scratch, has = s.sample.AppendInterfacesJSON(scratch[:0], a.interfaces); has {
-				err = write(scratch)
+		if a.kind != changes || changed > a.since {
+			var text []byte
+			if text, scratch = a.text(s, scratch); text != nil {
+				err = write(text)
 			}
-		case a.bare:
-			bare := s.sample
-			bare.MIB, bare.Sockets, bare.Conntrack, bare.Neighbours = nil, nil, nil, nil
-			scratch = bare.AppendJSON(scratch[:0])
-			err = write(scratch)
-		default:
-			err = write(s.text())
 		}
 		s.release()
 		if err != nil {
@@ -128,6 +119,25 @@ func (a answer) each(write func([]byte) error) error {
 		}
 	}
 	return nil
+}
+
+// text is a sample in JSON, as far as it is asked for; nil when nothing of it is. It
+// may be in scratch, which is returned to be used again.
+func (q question) text(s *shared, scratch []byte) (text, buffer []byte) {
+	switch {
+	case len(q.interfaces) > 0:
+		scratch, has := s.sample.AppendInterfacesJSON(scratch[:0], q.interfaces)
+		if !has {
+			return nil, scratch
+		}
+		return scratch, scratch
+	case q.bare:
+		bare := s.sample
+		bare.MIB, bare.Sockets, bare.Conntrack, bare.Neighbours = nil, nil, nil, nil
+		scratch = bare.AppendJSON(scratch[:0])
+		return scratch, scratch
+	}
+	return s.text(), scratch
 }
 
 // writers are buffers for answers: without them, each sample would be a system call.
@@ -169,7 +179,7 @@ func (s *Server) serveStats(w http.ResponseWriter, r *http.Request, g grant) {
 	}
 	a, err := s.answer(r.Context(), g, q)
 	if err != nil {
-		refuse(w, err)
+		refuse(w, s.elsewhere(err))
 		return
 	}
 	h := w.Header()

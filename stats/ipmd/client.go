@@ -115,14 +115,14 @@ func (c Client) Stats(ctx context.Context, ids ...string) ([]stats.Sample, error
 	return a.Samples, err
 }
 
-// ClusterStats reads the counters of virtual servers on these nodes, or without nodes
+// ClusterStats reads the counters of virtual servers now on these nodes, or without nodes
 // on all, by number or name, or of all without ids. Nodes may take 3 s, or three
 // quarters of the time until ctx ends. Where a node does not answer, the rest is
 // returned, and the answer's Nodes tell; that is an error only when what was asked
 // for may be there, or when nothing is known. Other errors: ErrNotRunning when no ipmd
 // is there, ErrNotFound when no node has one of the ids, ErrNoNode.
 func (c Client) ClusterStats(ctx context.Context, nodes []string, ids ...string) (ClusterAnswer, error) {
-	query := url.Values{"id": ids, "node": nodes}
+	query := url.Values{"id": ids, "node": nodes, "maxAge": {"0s"}}
 	if end, ok := ctx.Deadline(); ok {
 		query.Set("timeout", max(min(time.Until(end)*3/4, peerTimeout), time.Millisecond).String())
 	}

@@ -102,6 +102,18 @@ func (c *cluster) begin(ctx context.Context) (end func(), err error) {
 	}
 }
 
+// forget closes the connections to those who are no peers any more.
+func (c *cluster) forget(but []Peer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, l := range c.links {
+		if !slices.Contains(but, l.peer) {
+			l.close()
+			delete(c.links, name)
+		}
+	}
+}
+
 // link is how to ask a peer now.
 func (c *cluster) link(p Peer, keys *keySet) *link {
 	c.mu.Lock()
@@ -126,13 +138,13 @@ type node struct {
 	ask  func(context.Context) ([]finding, error)
 }
 
-// nodes are those with names, or all without. Only the peers are asked by query.
-func (s *Server) nodes(names []string, query url.Values) ([]node, error) {
+// nodes are those with names, or all without, each to be asked for its own.
+func (s *Server) nodes(names []string, q question) ([]node, error) {
 	now := s.configuration()
-	all := []node{{now.node(), func(ctx context.Context) ([]finding, error) { return s.own(ctx, query) }}}
+	all := []node{{now.node(), func(ctx context.Context) ([]finding, error) { return s.own(ctx, q) }}}
 	for _, p := range now.Peers {
 		all = append(all, node{p.Name, func(ctx context.Context) ([]finding, error) {
-			return s.cluster.link(p, s.credentials.current.Load()).ask(ctx, query)
+			return s.cluster.link(p, s.credentials.current.Load()).ask(ctx, q.toPeer())
 		}})
 	}
 	for _, name := range names {
@@ -243,33 +255,65 @@ func quoted(words []string) string {
 func age(then, now time.Time) float64 { return max(0, now.Sub(then).Seconds()) }
 
 // own is what this node itself has of what is asked for.
-func (s *Server) own(ctx context.Context, query url.Values) ([]finding, error) {
-	q := question{ids: query["id"], age: s.configuration().MaxAge, absent: true}
+func (s *Server) own(ctx context.Context, q question) ([]finding, error) {
 	entries, err := s.sampled(ctx, grant{all: true}, q)
 	if err != nil {
 		return nil, err
 	}
 	var all []finding
 	for _, e := range entries {
-		if last, _ := e.take(); last != nil {
-			all = append(all, finding{s.configuration().node(), age(last.sample.Time, time.Now()), e.src, slices.Clone(last.text())})
-			last.release()
+		last, _ := e.take()
+		if last == nil {
+			continue
 		}
+		if text, _ := q.text(last, nil); text != nil {
+			all = append(all, finding{s.configuration().node(), age(last.sample.Time, time.Now()), e.src, slices.Clone(text)})
+		}
+		last.release()
 	}
 	return all, nil
 }
+
+// toPeer is how a peer is asked for what it has itself of what is asked for.
+func (q question) toPeer() url.Values {
+	v := url.Values{"id": q.ids, "interface": q.interfaces, "maxAge": {q.age.String()}, "absent": {"omit"}}
+	if q.bare {
+		v.Set("mib", "no")
+	}
+	return v
+}
+
+// elsewhere says of what is not there that it may be on another node.
+func (s *Server) elsewhere(err error) error {
+	if errors.Is(err, ErrNotFound) && len(s.configuration().Peers) > 0 {
+		return onOtherNode{err}
+	}
+	return err
+}
+
+type onOtherNode struct{ error }
+
+func (e onOtherNode) Unwrap() error { return e.error }
+func (e onOtherNode) Hint() string  { return "it may be on another node: vsrun stats --cluster" }
 
 // serveCluster answers for all nodes. They are asked for their own alone, so no
 // question goes in circles; and for more than the asker may see, since it is here
 // that he is known.
 func (s *Server) serveCluster(w http.ResponseWriter, r *http.Request, g grant) {
-	query := r.URL.Query()
-	wait, err := waiting(query.Get("timeout"))
+	q, err := s.configuration().ask(r)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	nodes, err := s.nodes(query["node"], url.Values{"id": query["id"], "absent": {"omit"}})
+	q.since, q.absent = "", true
+	wait, query := peerTimeout, r.URL.Query()
+	if query.Has("timeout") {
+		if wait, err = duration("timeout", query.Get("timeout"), time.Millisecond, timeout); err != nil {
+			refuse(w, err)
+			return
+		}
+	}
+	nodes, err := s.nodes(query["node"], q)
 	if err != nil {
 		refuse(w, err)
 		return
@@ -286,8 +330,8 @@ func (s *Server) serveCluster(w http.ResponseWriter, r *http.Request, g grant) {
 	for i := range all {
 		all[i].found = slices.DeleteFunc(all[i].found, func(f finding) bool { return !g.sees(f.src) })
 	}
-	found, answer, status := merge(all, query["id"])
-	if hidden := missing(found, query["id"]); len(hidden) > 0 && !g.all { // nor whether there is one
+	found, answer, status := merge(all, q.ids)
+	if hidden := missing(found, q.ids); len(hidden) > 0 && !g.all { // nor whether there is one
 		refuse(w, &forbidden{g.who, fmt.Sprintf("virtual server %q", hidden[0])})
 		return
 	}
@@ -319,18 +363,6 @@ func writeCluster(w io.Writer, found []finding, answer ClusterAnswer) error {
 	b.Write(rest[1:])
 	b.WriteByte('\n')
 	return b.Flush()
-}
-
-// waiting is how long peers may take.
-func waiting(s string) (time.Duration, error) {
-	if s == "" {
-		return peerTimeout, nil
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 || d > timeout {
-		return 0, fmt.Errorf("%w: timeout %q is no time up to %v", errBadRequest, s, timeout)
-	}
-	return d, nil
 }
 
 // errBadRequest is the error for what cannot be understood.

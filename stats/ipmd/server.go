@@ -97,6 +97,7 @@ func (s *Server) Configure(c Config) error {
 		return err
 	}
 	s.config.Store(&c)
+	s.cluster.forget(c.Peers)
 	s.prepare()
 	s.sampler.forget() // somebody may see now what he could not before
 	return s.openSocket()

@@ -200,9 +200,31 @@ func TestCluster(t *testing.T) {
 	if want := "vsrun: cannot read counters: no such node: x\n"; r.Code != 1 || r.Stderr != want {
 		t.Errorf("%v\nwant %s", r, want)
 	}
+	r = k.a.vsrun(t, "stats", "9")
+	if want := "\nhint: it may be on another node: vsrun stats --cluster\n"; r.Code != 3 || !strings.HasSuffix(r.Stderr, want) {
+		t.Errorf("%v\nwant %s", r, want)
+	}
+	socket := curlOn(t, k.h, k.a.socket(), "/cluster/stats?id=8&id=9&interface=none&node=b&timeout=1s&mib=no")
+	if !strings.HasSuffix(socket, `"error":"no such virtual server on any node: \"8\", \"9\""}`+"\n") {
+		t.Error(socket)
+	}
+	if bare := curlOn(t, k.h, k.a.socket(), "/cluster/stats?id=9&mib=no&maxAge=0s"); !strings.HasPrefix(bare, `{"samples":[{"node":"b","age":0.`) ||
+		strings.Contains(bare, "InReceives") || !strings.Contains(bare, `"id":9`) {
+		t.Error(bare)
+	}
+	for _, wrong := range []string{"timeout=soon", "timeout=0s", "timeout=11s", "maxAge=soon"} {
+		if body := curlOn(t, k.h, k.a.socket(), "/cluster/stats?"+wrong); !strings.HasPrefix(body, `{"error":"cannot understand the request: `) {
+			t.Errorf("%s: %s", wrong, body)
+		}
+	}
 	k.testFailures(t)
 	k.testConflict(t)
 	k.testAskers(t)
+}
+
+func curlOn(t *testing.T, h *lab.Host, socket, path string) string {
+	t.Helper()
+	return h.Run(t, "curl", "-sS", "--max-time", "10", "--unix-socket", socket, "http://ipmd"+path)
 }
 
 // What does not answer is named, and costs the others nothing.
@@ -303,7 +325,7 @@ func (k *testCluster) testAskers(t *testing.T) {
 	if r := k.b.TryRun("curl", "-sS", "--max-time", "5", "http://"+k.a.address+"/metrics"); !strings.Contains(r.Stdout, "ipmd expects TLS here") {
 		t.Error(r)
 	}
-	k.configure(t, k.a, "access:\n- {certificate: prometheus, servers: [all], ask: [metrics]}\n")
+	k.configure(t, k.a, "access:\n- {certificate: prometheus, servers: [all], ask: [metrics]}\n- {certificate: prometheus, servers: [9], ask: [cluster]}\n")
 	syscall.Kill(k.a.ipmd.Pid(), syscall.SIGHUP)
 	soon(t, func() error {
 		if r := curl("/metrics", pair...); !strings.HasSuffix(r.Stdout, "200") {
@@ -311,10 +333,17 @@ func (k *testCluster) testAskers(t *testing.T) {
 		}
 		return nil
 	})
-	for _, path := range []string{"/stats", "/cluster/stats"} {
-		if r := curl(path, pair...); !strings.HasSuffix(r.Stdout, "403") {
+	for path, want := range map[string]string{
+		"/stats":              "may not ask for stats",
+		"/cluster/stats?id=8": `may not ask for virtual server \"8\"`, // which is on a
+		"/cluster/stats?id=7": `may not ask for virtual server \"7\"`, // which is nowhere
+	} {
+		if r := curl(path, pair...); !strings.HasSuffix(r.Stdout, "403") || !strings.Contains(r.Stdout, want) {
 			t.Error(r)
 		}
+	}
+	if r := curl("/cluster/stats", pair...); !strings.HasPrefix(r.Stdout, `{"samples":[{"node":"b",`) || strings.Count(r.Stdout, `"age":`) != 1 {
+		t.Error(r)
 	}
 	for _, want := range []string{`from=192.0.2.2 reason="it has no certificate"`, `from=192.0.2.2 reason="it does not speak TLS"`} {
 		if got := k.a.ipmd.Output(); strings.Count(got, want) != 1 {
