@@ -200,19 +200,34 @@ func (r *Runtime) judgeDead(id int, found *Litter) (s sweep) {
 	if _, err := os.Lstat(r.vsDir(id)); err == nil {
 		found.add("run directory %s of an init that has ended", r.vsDir(id))
 	}
-	if g := cgroup.Find().Open(cgroup.Name(id)); g != nil {
-		g.Close()
-		found.add("cgroup %s of an init that has ended", cgroup.Name(id))
-	}
 	if len(found.Things) > before {
-		s = append(s, func(context.Context) error { return r.clear(id) })
+		s = append(s, func(context.Context) error { return service.Clear(r.socket(id)) })
 	}
+	s = append(s, judgeCgroup(id, found)...)
 	images, _ := filepath.Glob(filepath.Join(r.volumesDir(id), "*"+volume.Unfinished))
 	for _, image := range images { // its maker would have the lock
 		found.add("unfinished volume %s", image)
 		s = append(s, func(context.Context) error { return os.Remove(image) })
 	}
 	return s
+}
+
+// judgeCgroup finds the cgroup of an init that has ended, and all its processes with it.
+// Who is in there is somebody else's: cgroups are the machine's, and there may be other
+// state and run directories, seen from another mount namespace.
+func judgeCgroup(id int, found *Litter) sweep {
+	name := cgroup.Name(id)
+	g := cgroup.Find().Open(name)
+	if g == nil {
+		return nil
+	}
+	defer g.Close()
+	if g.Busy() {
+		found.Kept = append(found.Kept, fmt.Sprintf("cgroup %s: there are processes in it, and no init of vs%d here", name, id))
+		return nil
+	}
+	found.add("cgroup %s of an init that has ended", name)
+	return sweep{func(context.Context) error { return cgroup.Find().RemoveEmpty(name) }}
 }
 
 // judgeFiles finds what is left beside records.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -135,6 +136,24 @@ func (g *Group) processes() (pids []int) {
 		}
 	}
 	return pids
+}
+
+// Busy reports whether there are processes in the cgroup or directly below, also those
+// that the caller cannot see. It gives those that are just ending a moment.
+func (g *Group) Busy() bool {
+	populated := func() bool {
+		return slices.ContainsFunc(g.dirs, func(d *os.File) bool {
+			return slices.ContainsFunc(append(below(d), "."), func(dir string) bool {
+				text, _ := read(d, dir+"/cgroup.procs")
+				return len(text) > 0
+			})
+		})
+	}
+	if !populated() {
+		return false
+	}
+	g.awaitChange(100 * time.Millisecond)
+	return populated()
 }
 
 // awaitChange waits until the cgroup has no processes any more, or a while: the

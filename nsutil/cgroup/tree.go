@@ -197,6 +197,10 @@ func openDir(path string) (*os.File, error) {
 // is left in them. Absent already is success.
 func (t *Tree) Remove(name string) error { return t.vacate(name, (*Group).Kill) }
 
+// RemoveEmpty removes a cgroup in which nothing is left, and waits for what is just
+// ending. ErrBusy is the error of one that somebody uses.
+func (t *Tree) RemoveEmpty(name string) error { return t.vacate(name, func(*Group) {}) }
+
 // vacate removes a cgroup when nothing is left in it, which hurry may see to.
 func (t *Tree) vacate(name string, hurry func(*Group)) error {
 	for end := time.Now().Add(patience); ; {

@@ -3,7 +3,9 @@ package e2e_test
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -127,6 +129,7 @@ func gcKeepsData(t *testing.T, s *site) {
 		t.Error(err)
 	}
 	s.MustVsrun(t, "destroy", "8")
+	gcKeepsCgroups(t, s)
 	elsewhere := t.TempDir()
 	for _, args := range [][]string{{"create", "5"}, {"destroy", "5"}, {"gc"}} {
 		r = s.Vsrun(append(args, "--state-dir", elsewhere)...)
@@ -136,5 +139,35 @@ func gcKeepsData(t *testing.T, s *site) {
 	}
 	if !strings.Contains(r.Stderr, "left alone: init of vs7") || s.service(t, "7", "other").State != "running" {
 		t.Errorf("from another state directory: %v", r)
+	}
+}
+
+// Cgroups are the machine's: another host's virtual server may have this number.
+func gcKeepsCgroups(t *testing.T, s *site) {
+	t.Helper()
+	const group = "/sys/fs/cgroup/vsrun/vs5"
+	if err := os.Mkdir(group, 0o755); err != nil { // this user may make none
+		return
+	}
+	other := exec.Command("sleep", "1000")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer other.Wait()
+	defer other.Process.Kill()
+	if err := os.WriteFile(group+"/cgroup.procs", []byte(strconv.Itoa(other.Process.Pid)), 0); err != nil {
+		t.Fatal(err)
+	}
+	const want = "left alone: cgroup vs5: there are processes in it, and no init of vs5 here"
+	if r := s.Vsrun("gc"); r.Code != 0 || !strings.Contains(r.Stderr, want) {
+		t.Error(r)
+	}
+	if err := other.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Error("it was killed: ", err)
+	}
+	other.Process.Kill()
+	other.Wait()
+	if r := s.Vsrun("gc"); r.Stdout != "removed cgroup vs5 of an init that has ended\n" {
+		t.Error(r)
 	}
 }
