@@ -30,7 +30,7 @@ func TestWaits(t *testing.T) {
 	d.await(t, "of a port that is back", about("vs8", agent.Mended))
 	d.whole(t)
 
-	ip("link set dev eth1 name eth9")(t, s)
+	ip("link set dev eth1 down", "link set dev eth1 name eth9", "link set dev eth9 up")(t, s)
 	e = d.await(t, "of a port that is renamed", about("vs9", agent.Waits))
 	if e.String() != "cannot be mended now: port eth1 is called eth9 now" {
 		t.Errorf("it says %q", e)
@@ -38,7 +38,7 @@ func TestWaits(t *testing.T) {
 	if err := s.client.Ping("192.0.2.8"); err != nil {
 		t.Errorf("with its port renamed: %v", err)
 	}
-	ip("link set dev eth9 name eth1")(t, s)
+	ip("link set dev eth9 down", "link set dev eth9 name eth1", "link set dev eth1 up")(t, s)
 	d.whole(t)
 }
 

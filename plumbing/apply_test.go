@@ -285,8 +285,6 @@ func mendsDrift(t *testing.T, host *lab.Host) {
 		"ip -n vs8 link set eth0 mtu 1300",
 		"ip -n vs8 link set a-name-of-15-by mtu 1300",
 		"ip -n vs8 link set eth0 alias ''",
-		"ip -n vs8 address add 192.0.2.200/24 dev eth0",
-		"ip -n vs8 address add 2001:db8::200/64 dev eth0",
 		"ip -n vs8 address delete 192.0.2.108/24 dev eth0",
 		"ip -n vs8 address delete 2001:db8::8/64 dev eth0",
 		"ip -n vs8 route delete default",

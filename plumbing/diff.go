@@ -336,13 +336,12 @@ func (d *differ) clear(dev string, p netip.Prefix) {
 	}
 }
 
-// staleAddresses deletes what an interface of ours has beside what is wanted:
-// the mark on an interface covers its permanent addresses.
+// staleAddresses deletes what we have given an interface of ours beside what is wanted.
 func (d *differ) staleAddresses() {
 	for _, a := range slices.Backward(d.have.Addresses) {
 		i, ours := d.want.Interface(a.Dev)
 		again := a.Prefix.Addr().Is6() && slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr() == a.Prefix.Addr() })
-		if ours && !again && !d.remade[a.Dev] && !slices.Contains(i.Addresses, a.Prefix) {
+		if ours && !a.Foreign && !again && !d.remade[a.Dev] && !slices.Contains(i.Addresses, a.Prefix) {
 			d.add(delAddress{a})
 		}
 	}

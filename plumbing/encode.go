@@ -294,6 +294,17 @@ func scope(a netip.Addr) byte {
 // known ones (include/uapi/linux/rtnetlink.h, iproute2's rt_protos).
 const routeProtocol = 118
 
+// addressProtocol says who has added an address (IFA_PROTO, Linux 5.18).
+const addressProtocol = 11
+
+// dump asks for all addresses (struct ifaddrmsg), routes (rtmsg) or rules (fib_rule_hdr)
+// of a family, 0 for all of them.
+func dump(kind uint16, family byte) message {
+	body := make([]byte, 12)
+	body[0] = family
+	return message{kind: kind, flags: unix.NLM_F_DUMP, body: body}
+}
+
 // route is a request about a route (struct rtmsg).
 func route(kind, flags uint16, index int, r Route) message {
 	scope := byte(unix.RT_SCOPE_UNIVERSE)

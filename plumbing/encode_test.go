@@ -364,6 +364,8 @@ func TestSteps(t *testing.T) {
 	a := Address{Dev: "eth0", Prefix: netip.MustParsePrefix("2001:db8::8/64")}
 	r := Route{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("192.0.2.7"), Dev: "eth0"}
 	const add, replace = unix.NLM_F_CREATE | unix.NLM_F_EXCL, unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	marked := address(unix.RTM_NEWADDR, add, 2, a.Prefix)
+	marked.put(addressProtocol, []byte{118})
 	for _, tt := range []struct {
 		step request
 		want message
@@ -371,7 +373,7 @@ func TestSteps(t *testing.T) {
 		{downLink{dev: "eth0"}, linkDown(2)},
 		{setMTU{"eth0", 1400, 1500}, linkMTU(2, 1400)},
 		{markLink{"eth0", "new", "old"}, linkAlias(2, "new")},
-		{addAddress{a}, address(unix.RTM_NEWADDR, add, 2, a.Prefix)},
+		{addAddress{a}, marked},
 		{setRoute{Route: r}, route(unix.RTM_NEWROUTE, add, 2, r)},
 		{setRoute{r, &Route{}}, route(unix.RTM_NEWROUTE, replace, 2, r)},
 	} {

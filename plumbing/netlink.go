@@ -32,6 +32,9 @@ func (h *Handle) Observe(want Network) (State, error) {
 	if err := h.ns.Do(s.observeInside); err != nil {
 		return State{}, fmt.Errorf("cannot look into %s: %w", h.place.Name, err)
 	}
+	if err := s.observeAddresses(h.inside); err != nil {
+		return State{}, fmt.Errorf("cannot look into %s: %w", h.place.Name, err)
+	}
 	s.Namespace = Foreign
 	if lo, ok := s.Link("lo"); ok && lo.Alias == h.place.mark("") {
 		s.Namespace = Ours
@@ -202,9 +205,6 @@ func (s *State) observeInside() error {
 		s.Links = append(s.Links, decodeLink(l))
 		names[l.Attrs().Index] = l.Attrs().Name
 	}
-	if err := s.observeAddresses(inside, names); err != nil {
-		return err
-	}
 	if err := s.observeRoutes(inside, names); err != nil {
 		return err
 	}
@@ -236,25 +236,6 @@ func decodeLink(l netlink.Link) Link {
 		link.tag = decodeTag(v)
 	}
 	return link
-}
-
-func (s *State) observeAddresses(inside netlinksafe.Handle, names map[int]string) error {
-	addrs, err := inside.AddrList(nil, netlink.FAMILY_ALL)
-	for _, a := range addrs {
-		addr, ok := netip.AddrFromSlice(a.IP)
-		ones, _ := a.Mask.Size()
-		// What has a lifetime is from a router or a DHCP client, and the
-		// link-local IPv6 address is the kernel's own.
-		if !ok || a.Flags&unix.IFA_F_PERMANENT == 0 || a.Scope == unix.RT_SCOPE_LINK || a.Scope == unix.RT_SCOPE_HOST {
-			continue
-		}
-		s.Addresses = append(s.Addresses, Address{
-			Dev:       names[a.LinkIndex],
-			Prefix:    netip.PrefixFrom(addr.Unmap(), ones),
-			Duplicate: a.Flags&unix.IFA_F_DADFAILED != 0,
-		})
-	}
-	return err
 }
 
 func (s *State) observeRoutes(inside netlinksafe.Handle, names map[int]string) error {

@@ -1,6 +1,7 @@
 package plumbing
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -134,6 +135,7 @@ func (s *netlinkSocket) get(m message, each func(payload []byte)) error {
 // read takes replies until the one that ends request last: its acknowledgement
 // or its refusal.
 func (s *netlinkSocket) read(last uint32, answered func(seq uint32, err error), each func([]byte)) error {
+	var interrupted error
 	for {
 		n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
 		if errors.Is(err, unix.EINTR) {
@@ -147,6 +149,9 @@ func (s *netlinkSocket) read(last uint32, answered func(seq uint32, err error), 
 			return err
 		}
 		for _, r := range replies {
+			if r.interrupted {
+				interrupted = errInterrupted
+			}
 			if r.payload != nil {
 				if each != nil && r.seq == last {
 					each(r.payload)
@@ -155,7 +160,7 @@ func (s *netlinkSocket) read(last uint32, answered func(seq uint32, err error), 
 			}
 			answered(r.seq, r.err)
 			if r.seq == last {
-				return nil
+				return interrupted
 			}
 		}
 	}
@@ -168,7 +173,30 @@ type reply struct {
 	seq     uint32
 	payload []byte
 	err     error
+
+	interrupted bool // it is of a list that has changed meanwhile (NLM_F_DUMP_INTR)
 }
+
+var errInterrupted = errors.New("the kernel's list has changed while it was read")
+
+// all is get for a list, which is read again when it has changed meanwhile.
+func (s *netlinkSocket) all(m message, each func(payload []byte)) error {
+	for range interruptions {
+		var list [][]byte
+		err := s.get(m, func(b []byte) { list = append(list, bytes.Clone(b)) })
+		if errors.Is(err, errInterrupted) {
+			continue
+		}
+		for _, b := range list {
+			each(b)
+		}
+		return err
+	}
+	return errInterrupted
+}
+
+// interruptions is how often a list is begun anew, as package netlinksafe does.
+const interruptions = 5
 
 var errMalformed = errors.New("the kernel's reply is malformed")
 
@@ -182,7 +210,7 @@ func parseReplies(b []byte) ([]reply, error) {
 			return nil, errMalformed
 		}
 		flags := binary.NativeEndian.Uint16(b[6:])
-		r := reply{kind: binary.NativeEndian.Uint16(b[4:]), seq: binary.NativeEndian.Uint32(b[8:])}
+		r := reply{kind: binary.NativeEndian.Uint16(b[4:]), seq: binary.NativeEndian.Uint32(b[8:]), interrupted: flags&unix.NLM_F_DUMP_INTR != 0}
 		body := b[unix.NLMSG_HDRLEN:size]
 		switch r.kind {
 		case unix.NLMSG_ERROR:

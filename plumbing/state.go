@@ -67,6 +67,7 @@ type Link struct {
 type Address struct {
 	Dev       string
 	Prefix    netip.Prefix
+	Foreign   bool // somebody else has added it
 	Duplicate bool // the kernel has found another holder (IFA_F_DADFAILED): not usable
 }
 

@@ -190,7 +190,9 @@ func (s addAddress) Command(p Place) string {
 
 func (s addAddress) message(h *Handle) (message, error) {
 	index, err := h.index(s.Dev)
-	return address(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, s.Prefix), err
+	m := address(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, s.Prefix)
+	m.put(addressProtocol, []byte{routeProtocol}) // kernels before 5.18 pass over it, as iproute2 does
+	return m, err
 }
 
 func (s addAddress) apply(_ context.Context, h *Handle) error { return send(s, h) }

@@ -480,8 +480,40 @@ func (r *Runtime) Apply(ctx context.Context, vs VirtualServer) (did string, err 
 	return "changed", r.replace(ctx, &old, vs)
 }
 
-// Diff is what an apply of vs would do, in words.
-func (r *Runtime) Diff(ctx context.Context, vs VirtualServer) ([]Drift, error) {
+// Diff is what an apply of vs would do, and what somebody has added inside, in words.
+func (r *Runtime) Diff(ctx context.Context, vs VirtualServer) (drift []Drift, foreign []string, err error) {
 	s, err := r.status(ctx, vs)
-	return s.Drift, err
+	return s.Drift, s.Foreign, err
+}
+
+// Prune deletes the addresses, routes and rules that somebody has added inside a virtual
+// server, and names them.
+func (r *Runtime) Prune(ctx context.Context, id int) (gone []string, err error) {
+	unlock, err := r.Store.lock(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	vs, err := r.Store.Load(id)
+	if err != nil {
+		return nil, err
+	}
+	h, err := plumbing.Open(r.place(id))
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	want := r.network(vs)
+	have, err := h.Observe(want)
+	if err != nil {
+		return nil, err
+	}
+	foreigners, err := h.Foreigners(want, have)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range foreigners {
+		gone = append(gone, f.What)
+	}
+	return gone, h.Prune(foreigners)
 }

@@ -30,8 +30,9 @@ type Status struct {
 	Volumes    []service.Volume  `json:"volumes"`
 	Services   []ServiceStatus   `json:"services"`
 	Resources  service.Resources `json:"resources,omitzero"`
-	Use        cgroup.Use        `json:"use"`   // of all its processes together
-	Drift      []Drift           `json:"drift"` // what an enable would mend, and services that fail
+	Use        cgroup.Use        `json:"use"`     // of all its processes together
+	Drift      []Drift           `json:"drift"`   // what an enable would mend, and services that fail
+	Foreign    []string          `json:"foreign"` // what somebody has added inside
 }
 
 // A ServiceStatus is one service: how it stands, and what it may do.
@@ -101,6 +102,7 @@ func (r *Runtime) status(ctx context.Context, vs VirtualServer) (Status, error) 
 		Services:   []ServiceStatus{},
 		Resources:  vs.Resources,
 		Drift:      []Drift{},
+		Foreign:    []string{},
 	}
 	if vs.Disabled {
 		s.State = Disabled
@@ -129,6 +131,13 @@ func (r *Runtime) look(ctx context.Context, vs VirtualServer, s *Status) error {
 		s.Interfaces = append(s.Interfaces, interfaceStatus(i, have))
 	}
 	s.Drift = append(s.Drift, networkDrift(r.place(vs.ID), vs, want, have)...)
+	foreigners, err := h.Foreigners(want, have)
+	for _, f := range foreigners {
+		s.Foreign = append(s.Foreign, f.What)
+	}
+	if err != nil {
+		return err
+	}
 	return r.lookAtServices(ctx, h.Namespace(), vs, s)
 }
 

@@ -40,6 +40,7 @@ func run(ctx context.Context, r *runtime.Runtime, log *slog.Logger) error {
 		{"tell of events", a.Serve},
 		{"reload", func(ctx context.Context) error { return reload(ctx, hup, a, log) }},
 		{"watchdog", func(ctx context.Context) error { return watchdog(ctx, a) }},
+		{"say the end", func(ctx context.Context) error { <-ctx.Done(); tell(daemon.SdNotifyStopping); return nil }},
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, j := range jobs {
@@ -52,7 +53,6 @@ func run(ctx context.Context, r *runtime.Runtime, log *slog.Logger) error {
 	}
 	log.Info("vsd is running", "state", r.StateDir, "run", r.RunDir, "netns", r.NetnsDir)
 	tell(daemon.SdNotifyReady)
-	context.AfterFunc(ctx, func() { tell(daemon.SdNotifyStopping) })
 	return group.Wait()
 }
 

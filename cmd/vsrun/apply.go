@@ -180,6 +180,10 @@ func (a *app) diffCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "diff [ID…] [-f FILE|DIR]",
 		Short: "Show what differs between what should be and what is (exit status 1 when something does)",
+		Long: `Show what differs between what should be and what is, a line each: what vsrun enable would
+mend, or what keeps it from that (exit status 1 when something does). Addresses, routes and
+rules that somebody has added inside are shown as foreign: they are left alone, and differ
+from nothing. vsrun enable --prune deletes them.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := a.runtime()
 			if err != nil {
@@ -207,9 +211,12 @@ func (a *app) diffCommand() *cobra.Command {
 				}
 			}
 			for _, vs := range docs.Servers {
-				drift, err := r.Diff(c.Context(), vs)
+				drift, foreign, err := r.Diff(c.Context(), vs)
 				if err := tell(vs.Namespace(), drift, err); err != nil {
 					return err
+				}
+				for _, f := range foreign {
+					a.did("%s: foreign %s", vs.Namespace(), f)
 				}
 			}
 			if differs {

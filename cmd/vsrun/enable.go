@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) enableCommand() *cobra.Command {
-	var noProbe bool
+	var noProbe, prune bool
 	c := a.manyCommand("enable", "Put virtual servers on the network, or mend what has drifted",
 		func(ctx context.Context, r *runtime.Runtime, id int) error {
 			r.NoProbe = noProbe
@@ -22,9 +22,17 @@ func (a *app) enableCommand() *cobra.Command {
 				return err
 			}
 			a.did("%s enabled%s", vs, summary(vs))
-			return nil
+			if !prune {
+				return nil
+			}
+			gone, err := r.Prune(ctx, id)
+			for _, what := range gone {
+				a.did("%s: deleted foreign %s", vs.Namespace(), what)
+			}
+			return err
 		})
 	c.Flags().BoolVar(&noProbe, "no-probe", false, "do not ask the segment whether the addresses are free")
+	c.Flags().BoolVar(&prune, "prune", false, "delete the addresses, routes and rules that somebody has added inside")
 	return c
 }
 

@@ -136,6 +136,9 @@ func showTable(w io.Writer, s runtime.Status) {
 	for _, d := range s.Drift {
 		fmt.Fprintf(w, "drift\t%s\n", d)
 	}
+	for _, f := range s.Foreign {
+		fmt.Fprintf(w, "foreign\t%s\n", f)
+	}
 }
 
 func dns(d service.DNS) string {
