@@ -19,7 +19,7 @@ func (ns *Namespace) ID() (ID, error) {
 	return identify(ns.Fd(), new(byte), unix.AT_EMPTY_PATH)
 }
 
-// A Name is a path that namespaces are published at, to be looked at often.
+// A Name is a path, as namespaces are published at, to be looked at often.
 type Name struct{ path *byte }
 
 // NameOf is the name at path, which must not hold a zero byte.

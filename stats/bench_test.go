@@ -2,7 +2,9 @@ package stats
 
 import (
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -10,53 +12,68 @@ import (
 	"github.com/vsrun/vsrun/test/lab"
 )
 
-// BenchmarkReader reads namespaces in turn. The floor is the same files read by
-// nothing but pread(2), in the same run.
+// BenchmarkReader reads namespaces in turn, and beside each the files of another one by
+// nothing but pread(2): that is the floor. Both are medians.
 func BenchmarkReader(b *testing.B) {
-	h := lab.New(b)
-	had := 0
+	lab.New(b)
+	var sources []Source
 	for _, count := range []int{1, 100, 1000} {
-		for ; had < count; had++ {
-			ns, err := nsutil.New()
-			if err == nil {
-				err = ns.Publish(path(had))
-				ns.Close()
+		for len(sources) < count {
+			sources = append(sources, benchmarked(b, len(sources)))
+		}
+		b.Run(fmt.Sprint(count), func(b *testing.B) { readBesideFloor(b, sources[:count]) })
+	}
+}
+
+// benchmarked publishes a namespace until the benchmark ends.
+func benchmarked(b *testing.B, id int) Source {
+	b.Helper()
+	ns, err := nsutil.New()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ns.Close()
+	if err := ns.Publish(path(id)); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { nsutil.Unpublish(path(id)) })
+	return source(id)
+}
+
+func readBesideFloor(b *testing.B, sources []Source) {
+	r := reader(b)
+	samples := make([]Sample, len(sources))
+	for i, src := range sources {
+		if err := r.Read(src, &samples[i]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	buf := make([]byte, 32<<10)
+	var reader, floor []time.Duration
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		n := i % len(sources)
+		begin := time.Now()
+		if err := r.Read(sources[n], &samples[n]); err != nil {
+			b.Fatal(err)
+		}
+		reader = append(reader, time.Since(begin))
+		other := r.kept[sources[(n+len(sources)/2)%len(sources)].Path]
+		begin = time.Now()
+		for _, fd := range other.open {
+			if fd < 0 {
+				continue
 			}
-			if err != nil {
+			if _, err := unix.Pread(fd, buf, 0); err != nil {
 				b.Fatal(err)
 			}
-			b.Cleanup(func(id int) func() { return func() { nsutil.Unpublish(path(id)) } }(had))
 		}
-		_ = h
-		r := reader(b)
-		var sources []Source
-		samples := make([]Sample, count)
-		for id := range count {
-			sources = append(sources, source(id))
-			again(b, r, id, &samples[id])
-		}
-		b.Run(fmt.Sprintf("%d", count), func(b *testing.B) {
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				if err := r.Read(sources[i%count], &samples[i%count]); err != nil {
-					b.Fatal(err)
-				}
-				i++
-			}
-		})
-		b.Run(fmt.Sprintf("%d-floor", count), func(b *testing.B) {
-			buf := make([]byte, 32<<10)
-			i := 0
-			for b.Loop() {
-				for _, fd := range r.kept[sources[i%count].Path].open {
-					if _, err := unix.Pread(fd, buf, 0); err != nil {
-						b.Fatal(err)
-					}
-				}
-				i++
-			}
-		})
-		r.Close()
+		floor = append(floor, time.Since(begin))
 	}
+	slices.Sort(reader)
+	slices.Sort(floor)
+	median, least := reader[len(reader)/2], floor[len(floor)/2]
+	b.ReportMetric(float64(median.Nanoseconds()), "ns/read")
+	b.ReportMetric(float64(least.Nanoseconds()), "ns/floor")
+	b.ReportMetric(float64(median)/float64(least), "×floor")
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsrun/vsrun/nsutil"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 )
 
 // A namespace is what a Reader knows of one published namespace.
@@ -20,9 +21,10 @@ type namespace struct {
 	mu    sync.Mutex
 	id    nsutil.ID // of what is open
 	open  []int     // a descriptor for each of procFiles, -1 for those that the kernel lacks; nil: none is
-	once  bool      // to be closed after it was read
 	life  string
 	forms []form // what each of the files looked like
+	meter *cgroup.Meter
+	held  int // how many files the Reader has counted here
 }
 
 // procFiles are the files of counters below /proc/net.
@@ -59,7 +61,8 @@ func (ns *namespace) current() bool {
 }
 
 // files is how many are open.
-func (ns *namespace) files() (n int) {
+func (ns *namespace) files() int {
+	n := ns.meter.Files()
 	for _, fd := range ns.open {
 		if fd >= 0 {
 			n++
@@ -75,6 +78,7 @@ func (ns *namespace) close() {
 		}
 	}
 	ns.open = nil
+	ns.meter.Close()
 }
 
 // openFiles opens what has the name.

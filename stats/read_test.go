@@ -294,14 +294,14 @@ func pair(t *testing.T, h *lab.Host) (a, b *nsutil.Namespace) {
 // sent.
 func awaitLinks(t *testing.T, ns *nsutil.Namespace) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 		var links []net.Interface
 		do(t, ns, func() (err error) { links, err = net.Interfaces(); return err })
 		if !slices.ContainsFunc(links, func(l net.Interface) bool { return l.Flags&net.FlagRunning == 0 }) {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("not running after 10 s: %+v", links)
+			t.Fatalf("not running after 30 s: %+v", links)
 		}
 	}
 }
@@ -340,7 +340,7 @@ func send(t *testing.T, from, to *nsutil.Namespace, addr netip.Addr, count, size
 		return err
 	})
 	defer out.Close()
-	in.SetReadDeadline(time.Now().Add(10 * time.Second))
+	in.SetReadDeadline(time.Now().Add(30 * time.Second))
 	for range count {
 		if _, err := out.Write(make([]byte, size)); err != nil {
 			t.Fatal(err)

@@ -62,7 +62,6 @@ func (r *Reader) Read(src Source, s *Sample) error {
 	if err := r.read(src, s); err != nil {
 		return fmt.Errorf("cannot read the counters of vs%d: %w", src.ID, err)
 	}
-	s.account(src.Groups)
 	return nil
 }
 
@@ -76,13 +75,15 @@ func (r *Reader) read(src Source, s *Sample) error {
 	if err := r.open(ns); err != nil {
 		return err
 	}
-	if ns.once {
-		defer r.close(ns)
-	}
+	defer r.settle(ns)
 	p := r.borrow()
 	defer r.giveBack(p)
 	s.ID, s.Name, s.Time, s.Life = src.ID, src.Name, time.Now().UTC(), ns.life
-	return ns.read(s, p)
+	if err := ns.read(s, p); err != nil {
+		return err
+	}
+	ns.account(s, src.Groups, p)
+	return nil
 }
 
 // open opens the files, unless what is open is still what has the name.
@@ -96,7 +97,6 @@ func (r *Reader) open(ns *namespace) error {
 		if err != nil {
 			return err
 		}
-		r.count(ns)
 		// The name is looked at again: a Recheck that was called when it went, just
 		// now, may have found nothing open yet.
 	}
@@ -122,22 +122,39 @@ func (r *Reader) namespace(path string) (*namespace, error) {
 	return ns, nil
 }
 
-// count decides whether what was opened is kept. Nothing else is closed for it: where
+// count tells the Reader how many files a namespace has open; false when they are as
+// many as they were.
+func (r *Reader) count(ns *namespace) bool {
+	n := ns.files()
+	if n == ns.held {
+		return false
+	}
+	r.mu.Lock()
+	r.files += n - ns.held
+	r.mu.Unlock()
+	ns.held = n
+	return true
+}
+
+// settle decides whether what was read stays open. Nothing else is closed for it: where
 // all are read in turn, what was not read for longest is wanted next.
-func (r *Reader) count(ns *namespace) {
+func (r *Reader) settle(ns *namespace) {
+	if !r.count(ns) {
+		return
+	}
 	var limit unix.Rlimit
 	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.files += ns.files()
-	ns.once = err == nil && uint64(r.files) > limit.Cur/2
+	full := err == nil && uint64(r.files) > limit.Cur/2
+	r.mu.Unlock()
+	if full {
+		r.close(ns)
+	}
 }
 
 func (r *Reader) close(ns *namespace) {
-	r.mu.Lock()
-	r.files -= ns.files()
-	r.mu.Unlock()
 	ns.close()
+	r.count(ns)
 }
 
 // shed closes the namespace that was not read for longest, since the process has no

@@ -53,7 +53,6 @@ func (s *Sample) empty() {
 	}
 	s.Interfaces, s.Total, s.MIB = s.Interfaces[:0], Counters{}, s.MIB[:0]
 	s.Sockets, s.Conntrack, s.Neighbours = s.Sockets[:0], s.Conntrack[:0], nil
-	s.Use, s.Services = nil, nil
 }
 
 // add adds an interface. The name that an earlier reading had in its place is used again.

@@ -8,17 +8,16 @@ import (
 
 // account reads what the virtual server and its services use, if it has a cgroup:
 // one in which nothing was started has none.
-func (s *Sample) account(groups *cgroup.Tree) {
+func (ns *namespace) account(s *Sample, groups *cgroup.Tree, p *parser) {
 	if groups == nil {
+		s.Use, s.Services = nil, s.Services[:0]
 		return
 	}
-	g := groups.Open(cgroup.Name(s.ID))
-	if g == nil {
-		return
+	if ns.meter == nil || !ns.meter.Of(groups) {
+		ns.meter.Close()
+		ns.meter = groups.Meter(cgroup.Name(s.ID))
 	}
-	defer g.Close()
-	use := g.Use()
-	s.Use, s.Services = &use, g.Services()
+	ns.meter.Read(p.buffer, &s.Use, &s.Services)
 }
 
 // A useFamily is one figure of Use in all virtual servers, or in all services, named

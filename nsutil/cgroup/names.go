@@ -2,7 +2,6 @@ package cgroup
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -35,30 +34,4 @@ func ServiceName(service string, n int) string {
 type ServiceUse struct {
 	Name string `json:"name"`
 	Use
-}
-
-// Services reads what the services of a virtual server use, by their names. Of one
-// with several cgroups the last counts: in the others is what was killed, and has
-// not ended yet.
-func (g *Group) Services() []ServiceUse {
-	var all []ServiceUse
-	latest := map[string]int{}
-	for group, use := range g.Below() {
-		name, ok := strings.CutSuffix(group, ofService)
-		if !ok {
-			continue
-		}
-		name, number, _ := strings.Cut(name, "@")
-		n, _ := strconv.Atoi(number)
-		if had, twice := latest[name]; twice {
-			if had > n {
-				continue
-			}
-			all = slices.DeleteFunc(all, func(s ServiceUse) bool { return s.Name == name })
-		}
-		latest[name] = n
-		all = append(all, ServiceUse{name, use})
-	}
-	slices.SortFunc(all, func(a, b ServiceUse) int { return strings.Compare(a.Name, b.Name) })
-	return all
 }

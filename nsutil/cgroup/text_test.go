@@ -54,12 +54,14 @@ func TestParse(t *testing.T) {
 		{"pids.current", "", ""},
 		{"memory.current", "max\n", ""},
 	} {
-		var u Use
+		var r reading
 		for _, f := range countFiles {
-			if f.name == c.file {
-				f.parse(&u, []byte(c.text))
+			if f.name == c.file+"\x00" {
+				f.parse(&r, []byte(c.text))
 			}
 		}
+		var u Use
+		r.into(&u)
 		var words []string
 		for _, f := range []struct {
 			name string

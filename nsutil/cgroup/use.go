@@ -3,6 +3,7 @@ package cgroup
 import (
 	"bytes"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,72 +28,123 @@ type Use struct {
 	OOMKills *int64 `json:"oomKills,omitempty"` // processes killed for want of memory
 }
 
+// The figures of Use, in the order of uses.
+const (
+	memory = iota
+	memoryPeak
+	tasks
+	cpu
+	cpuUser
+	cpuSystem
+	throttled
+	readBytes
+	writeBytes
+	readOps
+	writeOps
+	oomKills
+	figures // how many there are
+)
+
+var uses = [figures]func(*Use) **int64{
+	func(u *Use) **int64 { return &u.Memory },
+	func(u *Use) **int64 { return &u.MemoryPeak },
+	func(u *Use) **int64 { return &u.Tasks },
+	func(u *Use) **int64 { return &u.CPU },
+	func(u *Use) **int64 { return &u.CPUUser },
+	func(u *Use) **int64 { return &u.CPUSystem },
+	func(u *Use) **int64 { return &u.Throttled },
+	func(u *Use) **int64 { return &u.ReadBytes },
+	func(u *Use) **int64 { return &u.WriteBytes },
+	func(u *Use) **int64 { return &u.ReadOps },
+	func(u *Use) **int64 { return &u.WriteOps },
+	func(u *Use) **int64 { return &u.OOMKills },
+}
+
+// A reading is a Use as it is read: without a pointer for each figure.
+type reading struct {
+	values [figures]int64
+	known  [figures]bool
+}
+
+// into writes over a Use, whose memory is used again.
+func (r *reading) into(u *Use) {
+	for f, of := range uses {
+		to := of(u)
+		if !r.known[f] {
+			*to = nil
+			continue
+		}
+		if *to == nil {
+			*to = new(int64)
+		}
+		**to = r.values[f]
+	}
+}
+
 // A figure is one number in a file: what follows a word, added up where that is
 // there for each device, or the first number for the empty word.
 type figure struct {
 	word string
-	to   func(*Use) **int64
+	of   int
 }
 
 // A countFile is one of the kernel's files, and what it tells. A figure that an
 // earlier one has told counts.
 type countFile struct {
-	name    string
-	nanos   bool // nanoseconds, not microseconds
-	devices bool // a line for each device that has been used; none is 0
-	alone   bool // without what is below
+	name    string // ended by a zero byte, as the kernel takes it
+	nanos   bool   // nanoseconds, not microseconds
+	devices bool   // a line for each device that has been used; none is 0
+	alone   bool   // without what is below
 	figures []figure
 }
 
 var countFiles = []countFile{
-	{name: "memory.current", figures: []figure{{"", memory}}},
-	{name: "memory.usage_in_bytes", figures: []figure{{"", memory}}},
-	{name: "memory.peak", figures: []figure{{"", memoryPeak}}},
-	{name: "memory.max_usage_in_bytes", figures: []figure{{"", memoryPeak}}},
-	{name: "memory.events", figures: []figure{{"oom_kill", oomKills}}},
-	{name: "memory.oom_control", alone: true, figures: []figure{{"oom_kill", oomKills}}},
-	{name: "pids.current", figures: []figure{{"", tasks}}},
-	{name: "cpu.stat", figures: []figure{
+	{name: "memory.current\x00", figures: []figure{{"", memory}}},
+	{name: "memory.usage_in_bytes\x00", figures: []figure{{"", memory}}},
+	{name: "memory.peak\x00", figures: []figure{{"", memoryPeak}}},
+	{name: "memory.max_usage_in_bytes\x00", figures: []figure{{"", memoryPeak}}},
+	{name: "memory.events\x00", figures: []figure{{"oom_kill", oomKills}}},
+	{name: "memory.oom_control\x00", alone: true, figures: []figure{{"oom_kill", oomKills}}},
+	{name: "pids.current\x00", figures: []figure{{"", tasks}}},
+	{name: "cpu.stat\x00", figures: []figure{
 		{"usage_usec", cpu}, {"user_usec", cpuUser}, {"system_usec", cpuSystem}, {"throttled_usec", throttled},
 	}},
-	{name: "cpu.stat", nanos: true, figures: []figure{{"throttled_time", throttled}}},
-	{name: "cpuacct.usage", nanos: true, figures: []figure{{"", cpu}}},
-	{name: "cpuacct.usage_user", nanos: true, figures: []figure{{"", cpuUser}}},
-	{name: "cpuacct.usage_sys", nanos: true, figures: []figure{{"", cpuSystem}}},
-	{name: "io.stat", devices: true, figures: []figure{
+	{name: "cpu.stat\x00", nanos: true, figures: []figure{{"throttled_time", throttled}}},
+	{name: "cpuacct.usage\x00", nanos: true, figures: []figure{{"", cpu}}},
+	{name: "cpuacct.usage_user\x00", nanos: true, figures: []figure{{"", cpuUser}}},
+	{name: "cpuacct.usage_sys\x00", nanos: true, figures: []figure{{"", cpuSystem}}},
+	{name: "io.stat\x00", devices: true, figures: []figure{
 		{"rbytes", readBytes}, {"wbytes", writeBytes}, {"rios", readOps}, {"wios", writeOps},
 	}},
-	{name: "blkio.throttle.io_service_bytes_recursive", devices: true, figures: []figure{{"Read", readBytes}, {"Write", writeBytes}}},
-	{name: "blkio.throttle.io_serviced_recursive", devices: true, figures: []figure{{"Read", readOps}, {"Write", writeOps}}},
+	{name: "blkio.throttle.io_service_bytes_recursive\x00", devices: true, figures: []figure{{"Read", readBytes}, {"Write", writeBytes}}},
+	{name: "blkio.throttle.io_serviced_recursive\x00", devices: true, figures: []figure{{"Read", readOps}, {"Write", writeOps}}},
 }
-
-func memory(u *Use) **int64     { return &u.Memory }
-func memoryPeak(u *Use) **int64 { return &u.MemoryPeak }
-func tasks(u *Use) **int64      { return &u.Tasks }
-func cpu(u *Use) **int64        { return &u.CPU }
-func cpuUser(u *Use) **int64    { return &u.CPUUser }
-func cpuSystem(u *Use) **int64  { return &u.CPUSystem }
-func throttled(u *Use) **int64  { return &u.Throttled }
-func readBytes(u *Use) **int64  { return &u.ReadBytes }
-func writeBytes(u *Use) **int64 { return &u.WriteBytes }
-func readOps(u *Use) **int64    { return &u.ReadOps }
-func writeOps(u *Use) **int64   { return &u.WriteOps }
-func oomKills(u *Use) **int64   { return &u.OOMKills }
 
 // Use reads what is used.
 func (g *Group) Use() (u Use) {
-	var buf [4096]byte // more than any has, but for very many devices
+	var buf [textMost]byte
+	r := g.measure(buf[:])
+	r.into(&u)
+	return u
+}
+
+// textMost is more than any file has, but for very many devices.
+const textMost = 4096
+
+// measure reads what is used, with a buffer for the files' text. It makes nothing.
+func (g *Group) measure(buf []byte) (r reading) {
 	for _, d := range g.in() {
-		for _, f := range countFiles {
-			if f.told(&u) || f.alone && hasBelow(d) {
+		for k := range countFiles {
+			f := &countFiles[k]
+			if f.told(&r) || f.alone && hasBelow(d) {
 				continue
 			}
-			if text, ok := readInto(buf[:], int(d.Fd()), f.name); ok {
-				f.parse(&u, text)
+			if text, ok := readInto(buf, int(d.Fd()), f.name); ok {
+				f.parse(&r, text)
 			}
 		}
 	}
-	return u
+	return r
 }
 
 // hasBelow reports whether a cgroup has others below: a directory of the kernel's
@@ -133,35 +185,37 @@ func below(d *os.File) (names []string) {
 	return names
 }
 
-// readInto reads a file of a directory, without package os: it is done very often.
+// readInto reads a file of a directory, without package os and the copy of the name
+// that package unix makes: it is done very often.
 func readInto(buf []byte, dir int, name string) ([]byte, bool) {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
+	fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(dir), uintptr(unsafe.Pointer(unsafe.StringData(name))),
+		unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+	if errno != 0 {
 		return nil, false
 	}
-	defer unix.Close(fd)
-	n, err := unix.Read(fd, buf)
+	defer unix.Close(int(fd))
+	n, err := unix.Read(int(fd), buf)
 	return buf[:max(n, 0)], err == nil
 }
 
 // told reports whether all that the file could tell is known.
-func (f countFile) told(u *Use) bool {
+func (f *countFile) told(r *reading) bool {
 	for _, fig := range f.figures {
-		if *fig.to(u) == nil {
+		if !r.known[fig.of] {
 			return false
 		}
 	}
 	return true
 }
 
-func (f countFile) parse(u *Use, text []byte) {
+func (f *countFile) parse(r *reading, text []byte) {
 	for _, fig := range f.figures {
 		n, found := sum(text, fig.word)
-		if to := fig.to(u); *to == nil && (found || f.devices) {
+		if !r.known[fig.of] && (found || f.devices) {
 			if f.nanos {
 				n /= 1000
 			}
-			*to = &n
+			r.values[fig.of], r.known[fig.of] = n, true
 		}
 	}
 }
