@@ -62,16 +62,26 @@ func (s *Sample) AppendInterfacesJSON(b []byte, names []string) (_ []byte, ok bo
 
 // Same tells whether two samples differ in nothing but their time.
 func (s *Sample) Same(o *Sample) bool {
-	if !slices.Equal(s.Interfaces, o.Interfaces) || !slices.EqualFunc(s.MIB, o.MIB, sameGroup) {
+	if !slices.Equal(s.Interfaces, o.Interfaces) || !s.MIB.same(o.MIB) || !s.Sockets.same(o.Sockets) ||
+		!s.Conntrack.same(o.Conntrack) || !s.Neighbours.same(o.Neighbours) {
 		return false
 	}
-	a, b := *s, *o // reflect is slow, and what is left is little
-	a.Time, a.Interfaces, a.MIB = time.Time{}, nil, nil
-	b.Time, b.Interfaces, b.MIB = time.Time{}, nil, nil
-	return reflect.DeepEqual(&a, &b)
+	return reflect.DeepEqual(s.rare(), o.rare())
 }
 
-func sameGroup(a, b Group) bool { return a.Name == b.Name && slices.Equal(a.Counters, b.Counters) }
+// rare is what is left of a sample without its time and what Same compares itself,
+// since reflect is slow.
+func (s *Sample) rare() *Sample {
+	r := *s
+	r.Time, r.Interfaces = time.Time{}, nil
+	r.MIB, r.Sockets, r.Conntrack, r.Neighbours = nil, nil, nil, nil
+	return &r
+}
+
+// same takes none for an empty one.
+func (m MIB) same(o MIB) bool {
+	return slices.EqualFunc(m, o, func(a, b Group) bool { return a.Name == b.Name && slices.Equal(a.Counters, b.Counters) })
+}
 
 func (s *Sample) appendHead(b []byte) []byte {
 	b = strconv.AppendInt(append(b, `{"id":`...), int64(s.ID), 10)
