@@ -48,10 +48,24 @@ func newHTTPClient(socket string, once bool) *http.Client {
 		DisableKeepAlives:   once, // or a connection would outlive the Client
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     idleMost / 2, // before ipmd would end it
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		},
+		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return connect(ctx, socket) },
 	}}
+}
+
+// connect waits while more connect at once than the kernel lets wait: other than for
+// TCP, that is an error (unix(7), EAGAIN).
+func connect(ctx context.Context, socket string) (net.Conn, error) {
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+		if !errors.Is(err, syscall.EAGAIN) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 // Now is the MaxAge of counters that are read for the question.

@@ -123,12 +123,15 @@ func (p *sampler) refresh(ctx context.Context, e *entry, b bound) error {
 		p.reused.Add(1)
 		return err
 	}
+	if ctx.Err() != nil {
+		return outOfTime(ctx)
+	}
 	for _, turn := range []chan struct{}{e.reading, p.slots} {
 		select {
 		case turn <- struct{}{}:
 			defer func() { <-turn }()
 		case <-ctx.Done():
-			return fmt.Errorf("cannot read the counters in time: %w", ctx.Err())
+			return outOfTime(ctx)
 		}
 		if ok, err := e.known(b); ok { // who was first has read it
 			p.reused.Add(1)
@@ -136,6 +139,10 @@ func (p *sampler) refresh(ctx context.Context, e *entry, b bound) error {
 		}
 	}
 	return p.sample(e)
+}
+
+func outOfTime(ctx context.Context) error {
+	return fmt.Errorf("cannot read the counters in time: %w", ctx.Err())
 }
 
 // sample reads it. The caller is the only one to.
