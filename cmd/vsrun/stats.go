@@ -89,8 +89,12 @@ type statsOutput struct {
 	nodes        []string     // whose samples they are; nil: all this one's
 }
 
+// isTable tells whether people read it, and no MIB is shown.
+func (o statsOutput) isTable() bool { return o.format == "table" || o.format == "wide" }
+
 func (a *app) stats(ctx context.Context, r *runtime.Runtime, args []string, w *watch, o statsOutput) error {
-	samples, err := a.samples(ctx, r, args, w.direct)
+	w.tables.Store(o.isTable())
+	samples, err := a.samples(ctx, r, args, w)
 	if err == nil && o.neighbours {
 		err = r.CountNeighbours(samples)
 	}
@@ -100,11 +104,13 @@ func (a *app) stats(ctx context.Context, r *runtime.Runtime, args []string, w *w
 	return a.print(o.format, samples, func(out io.Writer, _ bool) { o.table(out, samples) })
 }
 
-func (a *app) samples(ctx context.Context, r *runtime.Runtime, args []string, direct bool) ([]stats.Sample, error) {
-	if direct {
+func (a *app) samples(ctx context.Context, r *runtime.Runtime, args []string, w *watch) ([]stats.Sample, error) {
+	if w.direct {
 		return r.Stats(ctx, args...)
 	}
-	samples, err := ipmd.Client{Socket: filepath.Join(r.RunDir, "ipmd.sock")}.Stats(ctx, args...)
+	answer, err := ipmd.Client{Socket: filepath.Join(r.RunDir, "ipmd.sock")}.Ask(ctx,
+		ipmd.Query{IDs: args, MaxAge: ipmd.Now, WithoutMIB: w.tables.Load()})
+	samples := answer.Samples
 	// An ipmd that does not know one may be one that has not heard of it, or
 	// it is not enabled: what is stored tells.
 	if errors.Is(err, ipmd.ErrNotRunning) || errors.Is(err, ipmd.ErrNotFound) {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,7 +34,7 @@ are thousands, millions, …; of memory they are powers of 1024.
 
 Without colours where NO_COLOR is set, and in ASCII where the locale is.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			t := newTop(sort, w.interval)
+			t := newTop(sort, &w)
 			if t == nil {
 				return usagef("--sort is %s, not %q", strings.Join(sortWords(), ", "), sort)
 			}
@@ -59,7 +58,8 @@ func (a *app) top(ctx context.Context, t *top, w *watch, args []string) error {
 	if err != nil {
 		return err
 	}
-	first, err := a.samples(ctx, r, args, w.direct) // what is wrong at once is said on the terminal
+	w.tables.Store(true)
+	first, err := a.samples(ctx, r, args, w) // what is wrong at once is said on the terminal
 	if err != nil {
 		return err
 	}
@@ -73,8 +73,8 @@ func (a *app) top(ctx context.Context, t *top, w *watch, args []string) error {
 
 // A top is what is shown of virtual servers, and how.
 type top struct {
-	interval time.Duration
-	unicode  bool
+	watch   *watch
+	unicode bool
 
 	meter   stats.Meter
 	rows    []topRow          // by ID
@@ -106,12 +106,12 @@ type traffic struct{ rx, tx float64 }
 // remembered is how many readings are: more than any terminal has columns for.
 const remembered = 300
 
-func newTop(sort string, interval time.Duration) *top {
+func newTop(sort string, w *watch) *top {
 	column := slices.Index(sortWords(), sort)
 	if column < 0 {
 		return nil
 	}
-	return &top{interval: interval, sort: column, unicode: screen.Unicode(), history: map[int][]traffic{}}
+	return &top{watch: w, sort: column, unicode: screen.Unicode(), history: map[int][]traffic{}}
 }
 
 // take takes in what was read; what failed leaves the figures that are there.
@@ -207,6 +207,7 @@ func (t *top) back() bool {
 		t.filter = ""
 	case t.open:
 		t.open, t.first = false, 0
+		t.watch.tables.Store(true)
 	default:
 		return true
 	}
@@ -223,6 +224,7 @@ func (t *top) enter() {
 		t.chosen = rows[0].ID
 	}
 	t.open, t.first, t.filter = true, 0, ""
+	t.watch.tables.Store(false)
 }
 
 // move chooses another one, or scrolls where one is looked into.

@@ -40,7 +40,7 @@ func TestTopFitsEverySize(t *testing.T) {
 	keys := []screen.Key{'j', screen.Down, screen.PageDown, screen.End, screen.Up, screen.Home, screen.Enter, screen.PageDown, 'z', '/', 'I', screen.Enter, screen.Escape, screen.Escape, screen.Left, 'r', screen.Right}
 	for width := 1; width < 130; width += 17 {
 		for height := 1; height < 50; height += 7 {
-			view := newTop("rate", time.Second)
+			view := newTop("rate", &watch{interval: time.Second})
 			for round, readings := range [][]stats.Sample{nil, samples, samples[3:9], samples} {
 				for k := range readings {
 					readings[k].Time = time.Unix(int64(round), 0)

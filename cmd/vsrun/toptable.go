@@ -144,7 +144,7 @@ func (t *top) title(rows []topRow, shown, width int) screen.Line {
 	if shown < len(rows) {
 		text += fmt.Sprintf(", %d to %d", t.first+1, t.first+shown)
 	}
-	return edges(screen.Piece{Text: text, Style: screen.Bold}, fmt.Sprintf("in %s  out %s  every %v", perSecond(sum.rx), perSecond(sum.tx), t.interval), width)
+	return edges(screen.Piece{Text: text, Style: screen.Bold}, fmt.Sprintf("in %s  out %s  every %v", perSecond(sum.rx), perSecond(sum.tx), t.watch.interval), width)
 }
 
 // edges has one text at the left and one at the right, if both fit.

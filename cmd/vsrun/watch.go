@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 type watch struct {
 	interval time.Duration
 	direct   bool
+	tables   atomic.Bool // the MIB is not shown, and not asked for
 }
 
 func (w *watch) flags(c *cobra.Command) {
@@ -55,7 +57,7 @@ func (a *app) readings(ctx context.Context, r *runtime.Runtime, args []string, w
 			case <-ctx.Done():
 				return
 			}
-			samples, err := a.samples(ctx, r, args, w.direct)
+			samples, err := a.samples(ctx, r, args, w)
 			select {
 			case readings <- reading{samples, err}:
 			case <-ctx.Done():
@@ -100,7 +102,8 @@ func show(ctx context.Context, s *screen.Screen, v view, readings <-chan reading
 // watchStats shows readings in place on a terminal, and one after the other
 // elsewhere, until one fails.
 func (a *app) watchStats(ctx context.Context, r *runtime.Runtime, args []string, w *watch, o statsOutput) error {
-	first, err := a.samples(ctx, r, args, w.direct)
+	w.tables.Store(o.isTable())
+	first, err := a.samples(ctx, r, args, w)
 	if err != nil {
 		return err
 	}

@@ -75,6 +75,7 @@ const Now time.Duration = -1
 type Query struct {
 	IDs        []string      // numbers and names; none: all
 	Interfaces []string      // none: all, and the MIB
+	WithoutMIB bool          // nor what goes with it; most of an answer is that
 	MaxAge     time.Duration // how old samples may be: Now, or up to 1 h; 0: as ipmd is configured
 
 	// Since is the cursor of an earlier answer: only those are asked for whose
@@ -84,6 +85,9 @@ type Query struct {
 
 func (q Query) values() url.Values {
 	v := url.Values{"id": q.IDs, "interface": q.Interfaces}
+	if q.WithoutMIB {
+		v.Set("mib", "no")
+	}
 	if q.MaxAge != 0 {
 		v.Set("maxAge", max(q.MaxAge, 0).String())
 	}

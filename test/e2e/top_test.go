@@ -164,6 +164,7 @@ func TestTop(t *testing.T) {
 	for id, name := range map[int]string{8: "finance", 9: "web", 10: "archive"} {
 		s.MustVsrun(t, "create", fmt.Sprint(id), "--name", name, "--no-probe", "--port", "eth1", "--address", fmt.Sprintf("192.0.2.%d/24", id))
 	}
+	startIPMD(t, s.Host) // the other tests are without
 	sendTo(t, s.client, "192.0.2.9", 200)
 	sendTo(t, s.client, "192.0.2.8", 50)
 	term := onTerminal(t, nil, "top", "--interval", "100ms")
