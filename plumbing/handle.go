@@ -24,6 +24,10 @@ type Handle struct {
 	// Settled, where there is one, is called when all links are in place, before
 	// the segment is asked about addresses, which takes long.
 	Settled func()
+
+	// Deleting, where there is one, is called when a link inside is down, so that it
+	// counts no more, and is about to be deleted.
+	Deleting func(dev ...string)
 }
 
 // Open opens the namespace at a place, whether it is there or not. It must be

@@ -139,6 +139,9 @@ func (s delLink) apply(_ context.Context, h *Handle) error {
 	if err := unlessGone(h.inside.one(linkDown(index))); err != nil {
 		return err
 	}
+	if h.Deleting != nil {
+		h.Deleting(s.dev)
+	}
 	return unlessGone(h.inside.one(linkDelete(index)))
 }
 

@@ -26,6 +26,10 @@ type Runtime struct {
 	Init      string // the program vs-init
 	MachineID string // MAC addresses derive from it
 	NoProbe   bool   // do not ask the segment whether an address is free
+
+	// Warn, where there is one, is told what failed without anybody being kept from
+	// what was to be done.
+	Warn func(error)
 }
 
 // Open is the Runtime of this host, for root alone. The program vs-init is the one beside
@@ -290,7 +294,11 @@ func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
 	}
 	defer h.Close()
 	fresh := h.Namespace() == nil
+	h.Deleting = r.closing(h, vs)
 	err = r.plumb(ctx, h, vs)
+	if err != nil && h.Namespace() == nil {
+		r.never(vs)
+	}
 	if err != nil || !fresh { // one may have been made in vain, or left
 		err = errors.Join(err, r.releaseVLANs(context.WithoutCancel(ctx), h))
 	}
@@ -335,6 +343,9 @@ func (r *Runtime) plumbOnce(ctx context.Context, h *plumbing.Handle, vs VirtualS
 	}
 	plan, err := r.plan(h, vs)
 	if err == nil {
+		if len(plan.Changes()) > 0 {
+			r.opening(h, vs)
+		}
 		err = plan.Apply(ctx, h)
 	}
 	return plan, err
@@ -434,11 +445,19 @@ func (r *Runtime) unplumb(ctx context.Context, id int) error {
 	if err != nil {
 		return err
 	}
+	vs, absent := r.Store.Load(id) // without its record nobody says what was there, and nothing is kept of it
 	switch have.Namespace {
 	case plumbing.Foreign:
 		return fmt.Errorf("%s is a network namespace of somebody else's: it is left alone", r.place(id).Path())
 	case plumbing.Ours:
-		err := plumbing.Removal(have).Force(ctx, h)
+		plan := plumbing.Removal(have)
+		if absent == nil {
+			h.Deleting = r.closing(h, vs)
+			if len(plan.Deleted(have)) == 0 {
+				h.Deleting()
+			}
+		}
+		err := plan.Force(ctx, h)
 		return errors.Join(err, r.releaseVLANs(ctx, h))
 	}
 	// After a crash an empty file can be left, and the kernel may still be at
@@ -446,7 +465,8 @@ func (r *Runtime) unplumb(ctx context.Context, id int) error {
 	if err := nsutil.Unpublish(r.place(id).Path()); err != nil {
 		return err
 	}
-	if vs, err := r.Store.Load(id); err == nil { // else there is none that says what was there
+	if absent == nil {
+		r.closing(h, vs)()
 		if err := h.AwaitRelease(ctx, r.network(vs)); err != nil {
 			return err
 		}

@@ -36,7 +36,7 @@ func (r *Runtime) Stats(_ context.Context, words ...string) ([]stats.Sample, err
 	if err != nil {
 		return nil, err
 	}
-	samples := []stats.Sample{}
+	samples, book := []stats.Sample{}, r.Store.Ledgers()
 	for _, src := range sources {
 		sample, err := stats.Read(src)
 		if errors.Is(err, fs.ErrNotExist) && len(words) == 0 {
@@ -48,6 +48,7 @@ func (r *Runtime) Stats(_ context.Context, words ...string) ([]stats.Sample, err
 		if err != nil {
 			return nil, err
 		}
+		r.warn(book.Tell(&sample))
 		samples = append(samples, sample)
 	}
 	return samples, nil

@@ -185,6 +185,15 @@ func (s *Store) save(vs VirtualServer) error {
 
 // write replaces the record of what is named. After an error the old one is there.
 func (s *Store) write(what, fresh, path string, text []byte) error {
+	if err := replaceFile(fresh, path, text); err != nil {
+		return fmt.Errorf("cannot store %s: %w", what, err)
+	}
+	return nil
+}
+
+// replaceFile gives a file new contents, on the disk when it returns, or leaves it as it
+// was. They are written as fresh before.
+func replaceFile(fresh, path string, text []byte) error {
 	old, err := os.ReadFile(path)
 	first := errors.Is(err, fs.ErrNotExist)
 	if err == nil || first {
@@ -195,10 +204,10 @@ func (s *Store) write(what, fresh, path string, text []byte) error {
 	}
 	if err != nil {
 		os.Remove(fresh)
-		return fmt.Errorf("cannot store %s: %w", what, err)
+		return err
 	}
-	if err := s.sync(); err != nil {
-		return errors.Join(fmt.Errorf("cannot store %s: %w", what, err), goBack(first, fresh, path, old))
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return errors.Join(err, goBack(first, fresh, path, old))
 	}
 	return nil
 }
@@ -235,9 +244,11 @@ func (s *Store) remove(paths ...string) error {
 	return s.sync()
 }
 
-// sync makes the directory's entries survive a power cut.
-func (s *Store) sync() error {
-	d, err := os.Open(s.dir)
+func (s *Store) sync() error { return syncDir(s.dir) }
+
+// syncDir makes the directory's entries survive a power cut.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -252,6 +263,7 @@ const (
 	whole = 0         // what concerns all virtual servers; it is taken last
 	host  = MaxID + 1 // devices of the host that virtual servers share
 	agent = MaxID + 2 // held by the node agent as long as it lives
+	books = MaxID + 3 // the ledgers; it is taken after all others, and not for long
 )
 
 // openLock opens the file whose bytes are the locks.
@@ -318,6 +330,8 @@ func lockName(id int) string {
 		return "the state directory"
 	case host:
 		return "the host's devices"
+	case books:
+		return "the ledgers"
 	}
 	return VirtualServer{ID: id}.Namespace()
 }

@@ -36,6 +36,9 @@ func (s *Sample) AppendJSON(b []byte) []byte {
 	if len(s.Services) > 0 {
 		b = appendValue(append(b, `,"services":`...), s.Services)
 	}
+	if s.Ledger != nil {
+		b = s.Ledger.appendJSON(append(b, `,"ledger":`...))
+	}
 	return append(b, '}')
 }
 
@@ -86,8 +89,7 @@ func (m MIB) same(o MIB) bool {
 func (s *Sample) appendHead(b []byte) []byte {
 	b = strconv.AppendInt(append(b, `{"id":`...), int64(s.ID), 10)
 	b = appendString(append(b, `,"name":`...), s.Name)
-	b = append(b, `,"time":"`...)
-	b = append(s.Time.AppendFormat(b, time.RFC3339Nano), '"')
+	b = appendTime(append(b, `,"time":`...), s.Time)
 	if s.Life != "" {
 		b = appendString(append(b, `,"life":`...), s.Life)
 	}

@@ -29,6 +29,7 @@ func (f Format) ContentType() string {
 //	vsrun_receive_bytes_total{vs="8",name="finance"} 12
 //	vsrun_netstat_Tcp_InSegs{vs="8",name="finance"} 34
 //	vsrun_service_memory_usage_bytes{vs="8",name="finance",service="web"} 56
+//	vsrun_ledger_receive_bytes_total{vs="8",name="finance"} 78
 //
 // docs/counters.md lists them all. A virtual server may be in samples only once. The only
 // errors are w's.
@@ -41,6 +42,7 @@ func WriteMetrics(w io.Writer, samples []Sample, format Format) error {
 	m.conntrack()
 	m.neighbours()
 	m.use()
+	m.ledgers()
 	if format == OpenMetrics {
 		m.WriteString("# EOF\n")
 	}

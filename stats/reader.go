@@ -45,6 +45,9 @@ func Read(src Source) (Sample, error) {
 // It keeps as many files open as half of RLIMIT_NOFILE allows. What is beyond that is
 // opened and closed each time it is read.
 type Reader struct {
+	// Complete, where there is one, adds to each sample what its namespace does not say.
+	Complete func(*Sample)
+
 	words vocabulary
 
 	mu    sync.Mutex
@@ -61,6 +64,9 @@ type Reader struct {
 func (r *Reader) Read(src Source, s *Sample) error {
 	if err := r.read(src, s); err != nil {
 		return fmt.Errorf("cannot read the counters of vs%d: %w", src.ID, err)
+	}
+	if r.Complete != nil {
+		r.Complete(s)
 	}
 	return nil
 }

@@ -44,6 +44,9 @@ type Sample struct {
 	// by name; nil where there are no cgroups, and while nothing runs in it.
 	Use      *cgroup.Use         `json:"use,omitempty"`
 	Services []cgroup.ServiceUse `json:"services,omitempty"`
+
+	// Ledger is what it has counted over all of its lives; nil where nobody says that.
+	Ledger *Ledger `json:"ledger,omitempty"`
 }
 
 // empty makes room for a reading. What is beyond the slices' ends is used again.
@@ -53,6 +56,7 @@ func (s *Sample) empty() {
 	}
 	s.Interfaces, s.Total, s.MIB = s.Interfaces[:0], Counters{}, s.MIB[:0]
 	s.Sockets, s.Conntrack, s.Neighbours = s.Sockets[:0], s.Conntrack[:0], nil
+	s.Ledger = nil
 }
 
 // add adds an interface. The name that an earlier reading had in its place is used again.

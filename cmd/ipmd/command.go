@@ -126,7 +126,7 @@ func serve(ctx context.Context, o options) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	reader, err := keep(ctx)
+	reader, err := keep(ctx, o, log)
 	if err != nil {
 		return err
 	}

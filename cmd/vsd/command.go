@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +21,7 @@ type options struct {
 	stateDir string
 	runDir   string
 	netnsDir string
+	every    time.Duration
 }
 
 // A usageError is a command line that cannot be understood.
@@ -27,7 +29,7 @@ type usageError struct{ error }
 
 const about = `vsd keeps virtual servers as they should be: it brings up those that are not, hears
 from the kernel when something is changed, and mends it at once. vsrun diff shows
-what it would mend.
+what it would mend. Every minute it writes down what they have counted, for vsrun ledger.
 
 Virtual servers do not depend on it: it may be stopped, killed, replaced and absent.
 SIGHUP has it look at everything again; SIGTERM and SIGINT end it.`
@@ -52,11 +54,16 @@ func newCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.every < time.Second {
+				return usageError{fmt.Errorf("cannot checkpoint every %v: it must be 1s at least", o.every)}
+			}
 			r, err := runtime.Open(o.stateDir, o.runDir, o.netnsDir)
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), r, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+			r.Warn = func(err error) { log.Warn(err.Error()) }
+			return run(cmd.Context(), r, o.every, log)
 		},
 	}
 	cmd.SetVersionTemplate("vsd {{.Version}}\n")
@@ -68,6 +75,7 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&o.stateDir, "state-dir", fromEnv("VSRUN_STATE_DIR", "/var/lib/vsrun"), "`directory` of saved virtual servers (VSRUN_STATE_DIR)")
 	flags.StringVar(&o.runDir, "run-dir", fromEnv("VSRUN_RUN_DIR", "/run/vsrun"), "`directory` of sockets and locks (VSRUN_RUN_DIR)")
 	flags.StringVar(&o.netnsDir, "netns-dir", fromEnv("VSRUN_NETNS_DIR", "/run/netns"), "`directory` of network namespaces (VSRUN_NETNS_DIR)")
+	flags.DurationVar(&o.every, "checkpoint", time.Minute, "how often what was counted is written (vsrun ledger): the most that a power failure takes")
 	return cmd
 }
 

@@ -25,7 +25,7 @@ type job struct {
 
 // run runs all jobs until ctx ends or one of them fails. One vsd alone works on a
 // state directory.
-func run(ctx context.Context, r *runtime.Runtime, log *slog.Logger) error {
+func run(ctx context.Context, r *runtime.Runtime, every time.Duration, log *slog.Logger) error {
 	release, err := r.Store.BeAgent()
 	if err != nil {
 		return fmt.Errorf("cannot start: %w", err)
@@ -39,6 +39,7 @@ func run(ctx context.Context, r *runtime.Runtime, log *slog.Logger) error {
 		{"heal", a.Run},
 		{"tell of events", a.Serve},
 		{"reload", func(ctx context.Context) error { return reload(ctx, hup, a, log) }},
+		{"checkpoint", func(ctx context.Context) error { return checkpoint(ctx, r, every, log) }},
 		{"watchdog", func(ctx context.Context) error { return watchdog(ctx, a) }},
 		{"say the end", func(ctx context.Context) error { <-ctx.Done(); tell(daemon.SdNotifyStopping); return nil }},
 	}
@@ -71,6 +72,23 @@ func reload(ctx context.Context, hup <-chan os.Signal, a *agent.Agent, log *slog
 		log.Info("looking at everything again")
 		a.LookAtAll(ctx)
 		tell(daemon.SdNotifyReady)
+	}
+}
+
+// checkpoint writes down what virtual servers have counted, now, every now and then, and
+// at the end. What fails is tried again at the next time.
+func checkpoint(ctx context.Context, r *runtime.Runtime, every time.Duration, log *slog.Logger) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		if err := r.Checkpoint(context.WithoutCancel(ctx)); err != nil {
+			log.Error("cannot write all that was counted", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return r.Checkpoint(context.WithoutCancel(ctx))
+		}
 	}
 }
 

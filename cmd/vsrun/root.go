@@ -75,7 +75,7 @@ func (a *app) command() *cobra.Command {
 		a.bootCommand(), a.shutdownCommand(),
 		a.applyCommand(), a.diffCommand(), a.eventsCommand(),
 		a.lsCommand(), a.showCommand(), a.psCommand(), a.logsCommand(), a.execCommand(),
-		a.portCommand(), a.serviceCommand(), a.statsCommand(), a.topCommand(), a.gcCommand(), a.versionCommand(),
+		a.portCommand(), a.serviceCommand(), a.statsCommand(), a.ledgerCommand(), a.topCommand(), a.gcCommand(), a.versionCommand(),
 	)
 	return root
 }
@@ -89,7 +89,11 @@ func setting(env, standard string) string {
 
 // runtime opens what virtual servers are kept and run in.
 func (a *app) runtime() (*runtime.Runtime, error) {
-	return runtime.Open(a.stateDir, a.runDir, a.netnsDir)
+	r, err := runtime.Open(a.stateDir, a.runDir, a.netnsDir)
+	if err == nil {
+		r.Warn = a.say
+	}
+	return r, err
 }
 
 // An exitError is a status that was reached without anything to say.

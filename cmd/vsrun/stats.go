@@ -30,7 +30,8 @@ func (a *app) statsCommand() *cobra.Command {
 where the host has cgroups, and with -o json also the protocol counters (MIBs) of
 their namespaces. They are asked of ipmd where it
 runs, and read from the kernel otherwise. Without IDs the last line is the sum of
-all virtual servers of this host.
+all virtual servers of this host. What was counted before a virtual server was last
+enabled, or an interface made again, is in a table of its own: see vsrun ledger --help.
 
 With --watch they are read again and again, and rates since the reading before are
 shown, too: in place on a terminal, in figures of three digits (--human=false: exact).
@@ -160,6 +161,10 @@ func (o statsOutput) table(w io.Writer, samples []stats.Sample) {
 		}
 		row(w, slices.Concat(lead, o.cells(all, allRate, allKnown))...)
 	}
+	if o.meter == nil && slices.ContainsFunc(samples, func(s stats.Sample) bool { return s.Ledger != nil }) {
+		fmt.Fprintln(w)
+		o.ledgerTable(w, samples)
+	}
 	if o.neighbours {
 		neighboursTable(w, samples)
 	}
@@ -195,6 +200,15 @@ func neighboursTable(w io.Writer, samples []stats.Sample) {
 			row(w, line...)
 		}
 	}
+}
+
+// ledgerTable is what was counted over all lives, of those of whom that is known.
+func (o statsOutput) ledgerTable(w io.Writer, samples []stats.Sample) {
+	accounts := make([]runtime.Account, len(samples))
+	for k, s := range samples {
+		accounts[k] = runtime.Account{ID: s.ID, Name: s.Name, Ledger: s.Ledger}
+	}
+	ledgerTable(w, accounts, o.human, o.node)
 }
 
 func (o statsOutput) headings() []any {

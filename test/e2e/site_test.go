@@ -43,7 +43,7 @@ func bareHost(t *testing.T) *lab.Host {
 	}
 	t.Cleanup(func() { os.Remove(run) })
 	h := lab.New(t)
-	h.Keep(filepath.Join(h.StateDir, "lock"))
+	h.Keep(filepath.Join(h.StateDir, "lock"), filepath.Join(h.StateDir, "ledger.json"))
 	t.Cleanup(func() {
 		if r := h.Vsrun("destroy", "--all", "--timeout", "1s"); r.Code != 0 {
 			t.Error(r)

@@ -37,6 +37,8 @@ type sample struct {
 
 	Use      *cgroup.Use
 	Services []cgroup.ServiceUse
+
+	Ledger *ledger
 }
 
 type counters struct {

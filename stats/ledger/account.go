@@ -1,0 +1,268 @@
+package ledger
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/vsrun/vsrun/stats"
+)
+
+// A phase is whether a virtual server may be counting without our knowledge.
+type phase string
+
+const (
+	closed  phase = "closed"  // nothing is counted: its links are down, or gone
+	opening phase = "opening" // it is about to be put on the network, and no reading was taken since
+	open    phase = "open"    // it was seen there
+)
+
+// An account is the ledger of one virtual server. It changes in memory; a Book writes
+// it.
+type account struct {
+	ID      string               `json:"id"`    // of the epoch, on all nodes
+	Token   string               `json:"token"` // of this writing
+	Since   time.Time            `json:"since"`
+	Gaps    int                  `json:"gaps,omitempty"`
+	Lost    float64              `json:"lost,omitempty"`
+	LastGap *stats.Gap           `json:"lastGap,omitempty"`
+	Base    figures              `json:"base"`
+	Ended   []string             `json:"ended,omitempty"` // the last lives that are in Base
+	Last    reading              `json:"last"`
+	Moved   map[string]statement `json:"moved,omitempty"` // by the ID of an account elsewhere
+
+	dirty bool // more than Last has changed
+}
+
+// A reading is what one life has counted, in a phase.
+type reading struct {
+	Phase phase     `json:"phase"`
+	Time  time.Time `json:"time"` // of the reading; of an opening, its own
+	Life  string    `json:"life,omitempty"`
+	Links []link    `json:"links,omitempty"`
+	MIB   mib       `json:"mib"`
+}
+
+// A link is an interface in one life. A closed one counts no more, and may be gone in
+// the next reading.
+type link struct {
+	stats.Interface
+	Closed bool `json:"closed,omitempty"`
+}
+
+// lives is how many ended lives are remembered, for readings that were taken before.
+const lives = 4
+
+// newAccount begins to count now, from zero, in whatever life there is.
+func newAccount(now reading) *account {
+	a := &account{ID: rand.Text(), Since: now.Time}
+	a.from(now)
+	return a
+}
+
+// from counts what follows a reading, and not what is in it.
+func (a *account) from(now reading) {
+	for _, l := range now.Links {
+		c := a.Base.account(l.Name, now.Time)
+		*c = combine(*c, l.Counters, func(a, b uint64) uint64 { return a - b })
+	}
+	a.Base.MIB = a.Base.MIB.minus(now.MIB)
+	a.Last, a.dirty = now, true
+}
+
+// check tells what is wrong with an account that was read.
+func (a *account) check() error {
+	switch {
+	case a.ID == "" || a.Token == "" || a.Since.IsZero():
+		return errors.New("it is not whole")
+	case !slices.Contains([]phase{closed, opening, open}, a.Last.Phase):
+		return fmt.Errorf("its phase is %q", a.Last.Phase)
+	}
+	return nil
+}
+
+// readingOf is what a sample says.
+func readingOf(s *stats.Sample) reading {
+	now := reading{Phase: open, Time: s.Time, Life: s.Life, MIB: pick(s.MIB)}
+	for _, i := range s.Interfaces {
+		now.Links = append(now.Links, link{Interface: i})
+	}
+	return now
+}
+
+// seen takes in a reading of the life that there is.
+func (a *account) seen(now reading) {
+	if now.Life == a.Last.Life {
+		a.again(&now)
+		a.Last = now
+		return
+	}
+	if a.Last.Life != "" && a.Last.Phase != closed {
+		a.gap(a.Last.Time, now.Time)
+	}
+	a.end(now.Time)
+	a.Last = now
+	if k := slices.Index(a.Ended, now.Life); k >= 0 { // it was taken for gone, and published again
+		a.Ended = slices.Delete(a.Ended, k, k+1)
+		a.from(now)
+	}
+}
+
+// again takes in another reading of the same life.
+func (a *account) again(now *reading) {
+	lost, counted := false, false
+	if f := a.Last.MIB.fallen(now.MIB); f != (mib{has: f.has}) {
+		a.add(nil, f, now.Time)
+	}
+	for _, was := range a.Last.Links {
+		i := slices.IndexFunc(now.Links, func(l link) bool { return l.Name == was.Name })
+		switch {
+		case i < 0 || remade(was.Counters, now.Links[i].Counters):
+			a.add([]link{was}, mib{}, now.Time)
+			lost = lost || !was.Closed
+			counted = counted || i >= 0
+		case now.Links[i].Counters == was.Counters:
+			now.Links[i].Closed = was.Closed
+		default:
+			counted = true
+			if f := fallen(was.Counters, now.Links[i].Counters); f != (stats.Counters{}) {
+				a.add([]link{{Interface: stats.Interface{Name: was.Name, Counters: f}}}, mib{}, now.Time)
+			}
+		}
+	}
+	if lost {
+		a.gap(a.Last.Time, now.Time)
+	}
+	if !counted && len(now.Links) <= len(a.Last.Links) {
+		now.Phase = a.Last.Phase
+	}
+}
+
+func (a *account) add(list []link, m mib, at time.Time) {
+	a.Base.add(list, m, at)
+	a.dirty = true
+}
+
+// end takes the last reading's life for ended.
+func (a *account) end(at time.Time) {
+	if a.Last.Life == "" {
+		return
+	}
+	a.add(a.Last.Links, a.Last.MIB, at)
+	a.Ended = append(a.Ended, a.Last.Life)
+	a.Ended = a.Ended[max(0, len(a.Ended)-lives):]
+	a.Last.Life, a.Last.Links, a.Last.MIB = "", nil, mib{}
+}
+
+func (a *account) gap(from, to time.Time) {
+	a.Gaps++
+	a.Lost += max(0, to.Sub(from).Seconds())
+	a.LastGap = &stats.Gap{From: from, To: to}
+	a.dirty = true
+}
+
+// gone says that there is no life now.
+func (a *account) gone(at time.Time) {
+	if a.Last.Phase != closed {
+		a.gap(a.Last.Time, at)
+	}
+	a.end(at)
+	a.Last.Phase, a.Last.Time = closed, at
+}
+
+// toOpen says that the virtual server is about to be put on the network. now is what
+// is there already, with no life when nothing is.
+func (a *account) toOpen(now reading) {
+	if now.Life != "" {
+		a.seen(now)
+	} else {
+		a.gone(now.Time)
+	}
+	if a.Last.Phase == closed {
+		a.Last.Phase, a.Last.Time = opening, now.Time
+		for k := range a.Last.Links {
+			a.Last.Links[k].Closed = false
+		}
+		a.dirty = true
+	}
+}
+
+// toNever says that what was about to be put on the network was not.
+func (a *account) toNever() {
+	if a.Last.Phase == opening && a.Last.Life == "" {
+		a.Last.Phase, a.dirty = closed, true
+	}
+}
+
+// toClose says that of the interfaces in a reading these are down, and about to be
+// deleted; without any, that the virtual server is as a whole.
+func (a *account) toClose(now reading, names ...string) {
+	if now.Life == "" {
+		a.gone(now.Time)
+		return
+	}
+	a.seen(now)
+	all := true
+	for k := range a.Last.Links {
+		l := &a.Last.Links[k]
+		l.Closed = l.Closed || len(names) == 0 || slices.Contains(names, l.Name)
+		all = all && l.Closed
+	}
+	if all {
+		a.Last.Phase = closed
+	}
+	a.dirty = true
+}
+
+// tidy forgets the names of interfaces that are neither wanted nor there.
+func (a *account) tidy(wanted []string) {
+	keep := func(name string) bool {
+		return slices.Contains(wanted, name) ||
+			slices.ContainsFunc(a.Last.Links, func(l link) bool { return l.Name == name })
+	}
+	a.dirty = a.Base.tidy(keep) || a.dirty
+	for id, s := range a.Moved {
+		a.dirty = s.Figures.tidy(keep) || a.dirty
+		a.Moved[id] = s
+	}
+}
+
+// own is what this account has counted itself.
+func (a *account) own() figures {
+	sum := a.Base.plus(figures{})
+	sum.add(a.Last.Links, a.Last.MIB, a.Last.Time)
+	return sum
+}
+
+// with is what would be counted if a reading were the last one: never less than own. One
+// from before the last one, of a life or an interface that may have ended since, tells
+// nothing.
+func (a *account) with(now reading) figures {
+	if !now.Time.After(a.Last.Time) {
+		return a.own()
+	}
+	if now.Life != a.Last.Life {
+		sum := a.own()
+		sum.add(now.Links, now.MIB, now.Time)
+		return sum
+	}
+	sum := a.Base.plus(figures{})
+	sum.add(larger(a.Last.Links, now.Links), a.Last.MIB.atLeast(now.MIB), now.Time)
+	return sum
+}
+
+// larger are the links of both, with the larger of their counters.
+func larger(a, b []link) []link {
+	list := slices.Clone(a)
+	for _, l := range b {
+		i := slices.IndexFunc(list, func(o link) bool { return o.Name == l.Name })
+		if i < 0 {
+			list = append(list, l)
+			continue
+		}
+		list[i].Counters = combine(list[i].Counters, l.Counters, func(a, b uint64) uint64 { return max(a, b) })
+	}
+	return list
+}
