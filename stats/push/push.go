@@ -82,7 +82,7 @@ func (c Config) labels() []label {
 	maps.Copy(all, c.Labels)
 	var list []label
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		list = append(list, label{name, all[name]})
+		list = append(list, label{[]byte(name), []byte(all[name])})
 	}
 	return list
 }

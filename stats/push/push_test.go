@@ -92,6 +92,13 @@ func fields(t testing.TB, b []byte) map[protowire.Number][]field {
 	return all
 }
 
+func labelled(namesAndValues ...string) (list []label) {
+	for pair := range slices.Chunk(namesAndValues, 2) {
+		list = append(list, label{[]byte(pair[0]), []byte(pair[1])})
+	}
+	return list
+}
+
 func TestRequestsHaveWhatTheTextSays(t *testing.T) {
 	const text = `# HELP vsrun_a_total Help, with "x{y} 1" in it.
 # TYPE vsrun_a_total counter
@@ -108,7 +115,7 @@ vsrun_c{vs="9",name="",job="own"} +Inf
 		{`__name__="vsrun_c" job="own" name="" vs="9"`, math.Inf(1), at.UnixMilli()},
 	}
 	for size := 1; size < len(text); size += 7 { // in whatever pieces it is written
-		w := newRequestWriter([]label{{"job", "vsrun"}}, at)
+		w := newRequestWriter(labelled("job", "vsrun"), at)
 		for part := range slices.Chunk([]byte(text), size) {
 			if _, err := w.Write(part); err != nil {
 				t.Fatal(err)

@@ -2,7 +2,6 @@ package push
 
 import (
 	"bytes"
-	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -62,8 +61,8 @@ func (w *requestWriter) add(line []byte) error {
 	}
 	// Remote write wants them sorted, and each once: a series' own come first.
 	labels = append(labels, w.labels...)
-	slices.SortStableFunc(labels, func(a, b label) int { return cmp.Compare(a.name, b.name) })
-	labels = slices.CompactFunc(labels, func(a, b label) bool { return a.name == b.name })
+	slices.SortStableFunc(labels, func(a, b label) int { return bytes.Compare(a.name, b.name) })
+	labels = slices.CompactFunc(labels, func(a, b label) bool { return bytes.Equal(a.name, b.name) })
 	w.sorted = labels
 	w.body = appendMessage(w.body, 1, w.timeSeries(labels, value))
 	w.series++
@@ -77,8 +76,8 @@ func (w *requestWriter) add(line []byte) error {
 func (w *requestWriter) timeSeries(labels []label, value float64) []byte {
 	series := w.scratch[:0]
 	for _, l := range labels {
-		w.inner = appendMessage(w.inner[:0], 1, []byte(l.name))
-		w.inner = appendMessage(w.inner, 2, []byte(l.value))
+		w.inner = appendMessage(w.inner[:0], 1, l.name)
+		w.inner = appendMessage(w.inner, 2, l.value)
 		series = appendMessage(series, 1, w.inner)
 	}
 	sample := protowire.AppendTag(w.inner[:0], 1, protowire.Fixed64Type)

@@ -6,7 +6,10 @@ import (
 	"strconv"
 )
 
-type label struct{ name, value string }
+// A label's parts are of the line that it was read from, mostly.
+type label struct{ name, value []byte }
+
+var metricName = []byte("__name__")
 
 // parseSample reads a line of the Prometheus text format that has no time:
 //
@@ -18,7 +21,7 @@ func parseSample(line []byte, labels []label) ([]label, float64, error) {
 	if end <= 0 {
 		return nil, 0, fmt.Errorf("line %.80q has no name and value", line)
 	}
-	labels = append(labels, label{"__name__", string(line[:end])})
+	labels = append(labels, label{metricName, line[:end]})
 	rest := line[end:]
 	if rest[0] == '{' {
 		var err error
@@ -47,18 +50,21 @@ func parseLabels(text []byte, labels []label) ([]label, []byte, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		labels = append(labels, label{string(name), value})
+		labels = append(labels, label{name, value})
 		text = bytes.TrimPrefix(rest, []byte(","))
 	}
 }
 
 // unquote reads up to the closing quote; the format knows three escapes.
-func unquote(text []byte) (value string, rest []byte, err error) {
-	var b []byte
+func unquote(text []byte) (value, rest []byte, err error) {
+	if k := bytes.IndexAny(text, "\"\\"); k >= 0 && text[k] == '"' {
+		return text[:k], text[k+1:], nil
+	}
+	b := []byte{}
 	for k := 0; k < len(text); k++ {
 		switch c := text[k]; {
 		case c == '"':
-			return string(b), text[k+1:], nil
+			return b, text[k+1:], nil
 		case c != '\\':
 			b = append(b, c)
 		case k+1 < len(text):
@@ -70,5 +76,5 @@ func unquote(text []byte) (value string, rest []byte, err error) {
 			}
 		}
 	}
-	return "", nil, fmt.Errorf("a label's value does not end")
+	return nil, nil, fmt.Errorf("a label's value does not end")
 }

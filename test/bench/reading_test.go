@@ -31,7 +31,7 @@ func BenchmarkReading(b *testing.B) {
 	var sources []stats.Source
 	samples := make([]stats.Sample, slices.Max(crowds))
 	lines := []string{"", "stats.Reader", "pread of the same descriptors, nothing else", "ratio",
-		"stats.Read, which opens and closes", "ip netns exec cat of the files", "a node_exporter in each", "allocations of stats.Reader", "descriptors"}
+		"stats.Read, which opens and closes", "ip netns exec cat of the files", "a node_exporter in it", "allocations of stats.Reader", "descriptors"}
 	for _, n := range crowds {
 		sources = append(sources, crowd(b, h, len(sources), n)...)
 		all := func() {
@@ -69,6 +69,12 @@ func BenchmarkReading(b *testing.B) {
 // interface on the port, as vsrun makes them.
 func crowd(b *testing.B, h *lab.Host, from, to int) (sources []stats.Source) {
 	b.Helper()
+	addresses := func() string { return h.Run(b, "bridge", "fdb", "show", "dev", "eth1") }
+	before := addresses()
+	b.Cleanup(func() { // namespaces die later than their names
+		for end := time.Now().Add(time.Minute); addresses() != before && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		}
+	})
 	var links strings.Builder
 	for id := from + 1; id <= to; id++ {
 		path := filepath.Join(h.NetnsDir, fmt.Sprintf("vs%d", id))
