@@ -84,6 +84,11 @@ func (s *Server) ownMetrics(format stats.Format) []byte {
 		}
 		fmt.Fprintf(&b, "%s%s %d\n", m.name, suffix, m.value)
 	}
+	if keys := s.credentials.current.Load(); keys != nil {
+		f := family{"ipmd_certificate_expiry_timestamp_seconds", "gauge", "When the certificate that is shown to other nodes expires, in Unix time."}
+		f.head(&b, format)
+		fmt.Fprintf(&b, "%s %d\n", f.name, keys.certificate.Leaf.NotAfter.Unix())
+	}
 	return []byte(b.String())
 }
 

@@ -328,7 +328,7 @@ func (k *testCluster) testAskers(t *testing.T) {
 	k.configure(t, k.a, "access:\n- {certificate: prometheus, servers: [all], ask: [metrics]}\n- {certificate: prometheus, servers: [9], ask: [cluster]}\n")
 	syscall.Kill(k.a.ipmd.Pid(), syscall.SIGHUP)
 	soon(t, func() error {
-		if r := curl("/metrics", pair...); !strings.HasSuffix(r.Stdout, "200") {
+		if r := curl("/metrics", pair...); !strings.HasSuffix(r.Stdout, "200") || !strings.Contains(r.Stdout, "\nipmd_certificate_expiry_timestamp_seconds ") {
 			return errors.New(r.String())
 		}
 		return nil

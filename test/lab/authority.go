@@ -24,11 +24,13 @@ type Authority struct {
 // A Pair is a certificate and its key, in PEM.
 type Pair struct{ Certificate, Key []byte }
 
+const month = 30 * 24 * time.Hour
+
 // NewAuthority makes an authority.
 func NewAuthority(t testing.TB, name string) *Authority {
 	t.Helper()
 	key := newKey(t)
-	template := template(name, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	template := template(name, time.Now().Add(-time.Hour), time.Now().Add(month))
 	template.IsCA, template.BasicConstraintsValid = true, true
 	template.KeyUsage = x509.KeyUsageCertSign
 	cert := sign(t, template, template, key, key)
@@ -36,9 +38,9 @@ func NewAuthority(t testing.TB, name string) *Authority {
 }
 
 // Issue makes a certificate that has the name as its DNS name and its subject's,
-// for both ends of a connection, good for an hour.
+// for both ends of a connection, good for a month.
 func (a *Authority) Issue(t testing.TB, name string) Pair {
-	return a.IssueUntil(t, name, time.Now().Add(time.Hour))
+	return a.IssueUntil(t, name, time.Now().Add(month))
 }
 
 // IssueUntil makes one that expires then; certificates have whole seconds.
