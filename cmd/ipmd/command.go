@@ -40,6 +40,7 @@ and sent, by interface and in total, and its IP, ICMP, TCP and UDP counters.
   GET /cluster/stats       those of all nodes of the cluster, likewise
   GET /metrics             all, for Prometheus
   GET /healthz             ok
+  GET /openapi.yaml        all of this, described in full
   GET /                    a web page that shows them
 
 The configuration file is YAML. It need not be there; all of its fields, as they are

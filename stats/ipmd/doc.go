@@ -18,6 +18,7 @@
 //	                         nodes may take (3 s)
 //	GET /metrics             all, for Prometheus (text, or OpenMetrics on request)
 //	GET /healthz             ok
+//	GET /openapi.yaml        all of this, as an OpenAPI document
 //	GET /                    a web page that shows them, for a browser
 //
 // An error is a JSON object, {"error":"…","hint":"…"}, the hint where there is a cure:

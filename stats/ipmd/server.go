@@ -43,7 +43,8 @@ type Server struct {
 
 	prepared sync.Once
 	mux      http.ServeMux
-	life     string // tells this ipmd's cursors from another's
+	patterns []string // of mux
+	life     string   // tells this ipmd's cursors from another's
 	sampler  *sampler
 	gate     gate
 	conns    conns
@@ -74,8 +75,9 @@ func (s *Server) prepare() {
 		s.route("GET /stats/stream", askStream, s.serveStream)
 		s.route("GET /cluster/stats", askCluster, s.limited(s.serveCluster))
 		s.route("GET /metrics", askMetrics, s.limited(s.serveMetrics))
-		s.mux.HandleFunc("GET /healthz", serveHealth)
-		s.mux.Handle("GET /", servePage())
+		s.handle("GET /healthz", serveHealth)
+		s.handle("GET /openapi.yaml", serveOpenAPI)
+		s.handle("GET /", servePage().ServeHTTP)
 	})
 }
 
@@ -110,9 +112,15 @@ func (s *Server) configuration() Config {
 	return DefaultConfig()
 }
 
+// handle adds what is answered to everybody who can connect.
+func (s *Server) handle(pattern string, answer http.HandlerFunc) {
+	s.patterns = append(s.patterns, pattern)
+	s.mux.HandleFunc(pattern, answer)
+}
+
 // route adds what is answered to those who may ask for it: what is of askable.
 func (s *Server) route(pattern, what string, answer func(http.ResponseWriter, *http.Request, grant)) {
-	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+	s.handle(pattern, func(w http.ResponseWriter, r *http.Request) {
 		g, err := s.configuration().grant(identify(r), what)
 		if err != nil {
 			refuse(w, err)
