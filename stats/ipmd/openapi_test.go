@@ -113,8 +113,8 @@ func openAPIRequests(t *testing.T, s *Server) (all []openAPIRequest) {
 	configure(t, judging, "access: [{user: 1001, servers: [8]}]")
 	full := serverOf()
 	full.watchers.Store(1 << 20)
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
+	configure(t, full, "limits: {requests: 1}")
+	full.gate.enter(httptest.NewRecorder(), 1)
 	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	t.Cleanup(cancel)
 	within := func(ctx context.Context) func(*http.Request) *http.Request {
@@ -127,7 +127,7 @@ func openAPIRequests(t *testing.T, s *Server) (all []openAPIRequest) {
 			add(s, path+query, nil)
 		}
 		add(s, path, header("Cache-Control", "max-age=0"))
-		add(s, path, within(ended))
+		add(full, path, nil)
 	}
 	for _, query := range []string{"interface=eth0", "mib=no", "since=x", "id=7&absent=omit"} {
 		add(s, "/stats?"+query, nil)
