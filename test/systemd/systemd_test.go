@@ -84,8 +84,8 @@ func host(t *testing.T) {
 		echo 'events {} http { access_log off; server { listen 80; root /srv/www; } }' >/srv/nginx.conf
 		journalctl --flush
 		systemctl daemon-reload
-		systemd-analyze verify vsrun.service vsrun-shutdown.service ipmd.service 2>&1
-		systemctl --quiet enable --now segment vsrun ipmd`)
+		systemd-analyze verify vsrun.service vsrun-shutdown.service vsd.service ipmd.service 2>&1
+		systemctl --quiet enable --now segment vsrun vsd ipmd`)
 }
 
 // page is what a client gets.
@@ -109,14 +109,33 @@ func TestUnits(t *testing.T) {
 	expect(t, "of vs8", page)
 	before := sh(t, pids)
 
-	sh(t, `systemctl stop vsrun ipmd`)
+	sh(t, `systemctl stop vsrun vsd ipmd`)
 	expect(t, before, pids)
 	expect(t, "of vs8", page)
-	sh(t, `systemctl start vsrun ipmd; systemctl reload vsrun`)
+	sh(t, `systemctl start vsrun vsd ipmd; systemctl reload vsrun vsd`)
 	expect(t, before, pids)
-	expect(t, "active\nactive\nactive", `systemctl is-active vsrun vsrun-shutdown ipmd`)
+	expect(t, "active\nactive\nactive\nactive", `systemctl is-active vsrun vsrun-shutdown vsd ipmd`)
 	expect(t, "", `systemctl --failed --plain --no-legend`)
 	expect(t, "8\n9", asked)
+}
+
+// vsd starts again what is killed, and that is not its own: it survives vsd.
+func TestAgent(t *testing.T) {
+	host(t)
+	sh(t, `
+		vsrun create 16
+		vsrun service add 16 idle -- sleep 1600
+		pkill -KILL -f '^vs-init vs16$'
+		until vsrun events | grep 'vs16 *mended in .*: start service idle'; do sleep 0.1; done`)
+	const survives = `pgrep -fx 'sleep 1600'`
+	idle := sh(t, survives)
+	sh(t, `
+		old=$(systemctl show -P MainPID vsd)
+		kill -KILL $old
+		until systemctl is-active --quiet vsd && [ $(systemctl show -P MainPID vsd) != $old ]; do sleep 0.1; done`)
+	expect(t, idle, survives)
+	sh(t, `systemctl restart vsd; vsrun destroy 16`)
+	expect(t, "", `systemctl --failed --plain --no-legend`)
 }
 
 // A port that comes late finds the virtual servers on it waiting, and keeps no other.
