@@ -76,6 +76,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer ear.Close()
 	notices := hear(ctx, ear)
 	mounts, err := nsutil.WatchMounts(ctx)
 	if err != nil {

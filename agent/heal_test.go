@@ -144,7 +144,9 @@ func newHost(t *testing.T) *lab.Host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.Remove(run) })
-	return lab.New(t)
+	h := lab.New(t)
+	h.Keep(filepath.Join(h.StateDir, "ledger.json")) // the host's totals outlive virtual servers
+	return h
 }
 
 func newSite(t *testing.T) *site {

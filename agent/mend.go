@@ -40,12 +40,12 @@ func (a *Agent) see(ctx context.Context, s subject, announce bool) (again time.D
 	case mending:
 		e.Event, again = Mended, settle // it has to stay so
 		a.record(e)
-	case a.limits.changed(s, runtime.Words(drift)):
-		a.limits.forgive(s) // what is missing has come or gone: nobody fights
-		if len(drift) > 0 {
-			e.Event = Waits
-			a.record(e)
+	case a.limits.changed(s, runtime.Words(drift)) && len(drift) > 0:
+		if slices.ContainsFunc(drift, missing) {
+			a.limits.forgive(s) // when that comes back, nobody fights
 		}
+		e.Event = Waits
+		a.record(e)
 	}
 	if announce && s.port == "" {
 		a.tell(ctx, s)
@@ -66,6 +66,11 @@ func (a *Agent) tell(ctx context.Context, s subject) {
 		return
 	}
 	a.record(Event{Event: Announced, ID: s.id})
+}
+
+// missing tells what has to come back before anything can be mended.
+func missing(d runtime.Drift) bool {
+	return d.Topic == runtime.OfRefusal || d.Topic == runtime.OfMember
 }
 
 func topics(drift []runtime.Drift) (list []plumbing.Topic) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -49,7 +50,7 @@ func inodeOf(path string) (at inode) {
 // when ctx ends, and when nothing can be heard any more.
 func hear(ctx context.Context, ear *plumbing.Listener) <-chan []plumbing.Notice {
 	heard := make(chan []plumbing.Notice)
-	stop := context.AfterFunc(ctx, func() { ear.Close() })
+	stop := context.AfterFunc(ctx, func() { ear.SetDeadline(time.Unix(1, 0)) })
 	go func() {
 		defer close(heard)
 		defer stop()
