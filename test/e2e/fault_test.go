@@ -193,6 +193,9 @@ func (m *matrix) strike(t *testing.T, f fault.Fault) {
 	m.prepare(t)
 	r := m.start(t, f)
 	what := fmt.Sprintf("%s\n%s befalls call %d, %s: exit status %d\n%s", m.args, name(f), f.Call, r.Struck, r.Code, r.Output)
+	if os.Getenv(faultsVar) != "" { // what hangs is the last
+		t.Log(what)
+	}
 	atomic := f.Errno != 0 || m.from == "" && strings.HasPrefix(r.Struck, "vs-init")
 	if r.Struck != "" && atomic && !m.halves && r.Code != 0 {
 		if d := differing(m.before, m.state(t)); d != "" {
