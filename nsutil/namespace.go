@@ -131,9 +131,11 @@ func onThread(fn func() error) error {
 // Publish gives the namespace the name path, by a bind mount as `ip netns add`
 // makes it. It is not replaced when path already is a namespace: EEXIST.
 func (ns *Namespace) Publish(path string) error {
-	if err := shareDir(filepath.Dir(path)); err != nil {
+	dir, err := shareDir(filepath.Dir(path))
+	if err != nil {
 		return err
 	}
+	defer dir.Close() // and with it the lock: two publishers at once would stack two mounts
 	if old, err := Open(path); err == nil {
 		old.Close()
 		return &fs.PathError{Op: "publish", Path: path, Err: fs.ErrExist}
@@ -156,21 +158,29 @@ func (ns *Namespace) Publish(path string) error {
 // shareDir makes the directory of published namespaces, as iproute2 does: a
 // mount point with shared propagation. Without it a mount namespace made later
 // keeps copies of the mounts, and the namespaces with them, when the host
-// removes them (iproute2 ip/ipnetns.c, netns_add).
-func shareDir(dir string) error {
+// removes them (iproute2 ip/ipnetns.c, netns_add). It is locked until it is closed.
+func shareDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	d, err := os.Open(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer d.Close()
-	// Two publishers at once would stack two mounts.
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("cannot lock %s: %w", dir, err)
+	if err = unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
+		err = fmt.Errorf("cannot lock %s: %w", dir, err)
+	} else {
+		err = shareMount(dir)
 	}
-	err = unix.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func shareMount(dir string) error {
+	err := unix.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "")
 	if errors.Is(err, unix.EINVAL) { // not a mount point yet
 		if err := unix.Mount(dir, dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 			return fmt.Errorf("cannot make %s a mount point: %w", dir, err)

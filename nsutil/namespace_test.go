@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -370,6 +372,36 @@ func TestRefusedByTheKernel(t *testing.T) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: tt.uids}
 		if out, err := cmd.CombinedOutput(); err != nil || string(out) != tt.want {
 			t.Errorf("%s: got %q, %v; want %q", tt.role, out, err, tt.want)
+		}
+	}
+}
+
+// Of many that want a name at once one gets it, and it is mounted once.
+func TestPublishAtOnce(t *testing.T) {
+	path := filepath.Join(lab.New(t).NetnsDir, "vs8")
+	var rivals []*nsutil.Namespace
+	for range 8 {
+		rivals = append(rivals, newNamespace(t))
+	}
+	for range 200 {
+		var won atomic.Int32
+		var all sync.WaitGroup
+		for _, ns := range rivals {
+			all.Go(func() {
+				switch err := ns.Publish(path); {
+				case err == nil:
+					won.Add(1)
+				case !errors.Is(err, fs.ErrExist):
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if n := won.Load(); n != 1 {
+			t.Errorf("%d got it", n)
+		}
+		if err := nsutil.Unpublish(path); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
