@@ -39,13 +39,26 @@ func (s *Store) loadPort(name string) (portRecord, error) {
 	if err := plumbing.CheckIfname(name); err != nil { // it is part of the path
 		return p, err
 	}
-	text, err := os.ReadFile(s.portPath(name))
+	text, err := readRecord(s.portPath(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, fmt.Errorf("%w: %s", ErrNoPort, name)
 	}
-	if err != nil {
-		return p, err
+	if err == nil {
+		p, err = decodePortRecord(text)
 	}
+	if err == nil && p.Name != name {
+		err = fmt.Errorf("it is the record of %s", p.Name)
+	}
+	if err != nil {
+		return p, &plumbing.Refusal{
+			Err:  fmt.Errorf("cannot use the record %s: %w", s.portPath(name), err),
+			Cure: "it is left as it is: mend it, or move it away and create the port again",
+		}
+	}
+	return p, nil
+}
+
+func decodePortRecord(text []byte) (p portRecord, err error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	err = dec.Decode(&p)
@@ -58,16 +71,7 @@ func (s *Store) loadPort(name string) (portRecord, error) {
 	if err == nil {
 		err = p.checkBefore()
 	}
-	if err == nil && p.Name != name {
-		err = fmt.Errorf("it is the record of %s", p.Name)
-	}
-	if err != nil {
-		return p, &plumbing.Refusal{
-			Err:  fmt.Errorf("cannot use the record %s: %w", s.portPath(name), err),
-			Cure: "it is left as it is: mend it, or move it away and create the port again",
-		}
-	}
-	return p, nil
+	return p, err
 }
 
 // checkBefore reports what nothing can have had.

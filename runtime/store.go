@@ -40,14 +40,14 @@ func (s *Store) fresh(id int) string { return filepath.Join(s.dir, fmt.Sprintf("
 
 // Load returns one virtual server, or ErrNotFound.
 func (s *Store) Load(id int) (VirtualServer, error) {
-	text, err := os.ReadFile(s.path(id))
+	text, err := readRecord(s.path(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return VirtualServer{}, fmt.Errorf("%w: vs%d", ErrNotFound, id)
 	}
-	if err != nil {
-		return VirtualServer{}, err
+	var vs VirtualServer
+	if err == nil {
+		vs, err = decodeRecord(text)
 	}
-	vs, err := decodeRecord(text)
 	if err == nil && vs.ID != id {
 		err = fmt.Errorf("it is the record of vs%d", vs.ID)
 	}
@@ -58,6 +58,29 @@ func (s *Store) Load(id int) (VirtualServer, error) {
 		}
 	}
 	return vs, nil
+}
+
+// maxRecord is more than what any document becomes.
+const maxRecord = 16 << 20
+
+// readRecord reads a file that may be anything that somebody has put there: a pipe would
+// wait for its writer, and a large file take all memory.
+func readRecord(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !fi.Mode().IsRegular():
+		return nil, errors.New("it is no file")
+	case fi.Size() > maxRecord:
+		return nil, fmt.Errorf("it has %d bytes", fi.Size())
+	}
+	return io.ReadAll(f)
 }
 
 func decodeRecord(text []byte) (VirtualServer, error) {
@@ -194,7 +217,7 @@ func (s *Store) write(what, fresh, path string, text []byte) error {
 // replaceFile gives a file new contents, on the disk when it returns, or leaves it as it
 // was. They are written as fresh before.
 func replaceFile(fresh, path string, text []byte) error {
-	old, err := os.ReadFile(path)
+	old, err := readRecord(path)
 	first := errors.Is(err, fs.ErrNotExist)
 	if err == nil || first {
 		err = writeSynced(fresh, text)
@@ -223,8 +246,12 @@ func goBack(first bool, fresh, path string, old []byte) error {
 	return os.Rename(fresh, path)
 }
 
+// writeSynced writes a new file: what a crash has left of the name may be anything.
 func writeSynced(path string, text []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -271,7 +298,7 @@ func (s *Store) openLock() (*os.File, error) {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make the state directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the lock: %w", err)
 	}
