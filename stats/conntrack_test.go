@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/vsrun/vsrun/test/lab"
 )
@@ -60,6 +61,40 @@ func TestReadConntrack(t *testing.T) {
 	if entries, ok := read(t, 8).Conntrack.Lookup("nf_conntrack", "entries"); ok != there || entries != 0 {
 		t.Errorf("%d entries, %v; the kernel has the file: %v", entries, ok, there)
 	}
+}
+
+// A module's file comes and goes with it.
+func TestReaderWhileModulesComeAndGo(t *testing.T) {
+	h := lab.New(t)
+	publish(t, h, 8)
+	r := reader(t)
+	var s Sample
+	again(t, r, 8, &s)
+	ns := r.kept[path(8)]
+	last := len(procFiles) - 1
+	if ns.open[last] < 0 {
+		if h.TryRun("modprobe", "nf_conntrack").Code != 0 {
+			return // this kernel has none at all
+		}
+		defer h.TryRun("rmmod", "nf_conntrack")
+	} else {
+		unix.Close(ns.open[last])
+		ns.open[last] = -1
+	}
+	ns.since = ns.since.Add(-2 * lookAgain)
+	again(t, r, 8, &s)
+	if _, ok := s.Conntrack.Lookup("nf_conntrack", "entries"); !ok {
+		t.Error("the file is there by now, and is not read")
+	}
+	dir, err := os.Open("/") // as if it was gone: it cannot be read
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if err := unix.Dup3(int(dir.Fd()), ns.open[last], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	again(t, r, 8, &s)
 }
 
 func FuzzParseConntrack(f *testing.F) {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +21,7 @@ type namespace struct {
 	last uint64 // when it was asked for; the Reader's mutex is for this one
 
 	mu    sync.Mutex
+	since time.Time // when it was opened
 	id    nsutil.ID // of what is open
 	open  []int     // a descriptor for each of procFiles, -1 for those that the kernel lacks; nil: none is
 	life  string
@@ -50,10 +53,14 @@ func newNamespace(path string) (*namespace, error) {
 	return &namespace{path: path, name: name, forms: make([]form, len(procFiles))}, nil
 }
 
+// lookAgain is when a file that was not there is looked for again: its module may have
+// been loaded since.
+const lookAgain = time.Minute
+
 // current reports whether what is open is what has the name now. While it is open, no
 // other namespace can have its ID.
 func (ns *namespace) current() bool {
-	if ns.open == nil {
+	if ns.open == nil || slices.Contains(ns.open, -1) && time.Since(ns.since) > lookAgain {
 		return false
 	}
 	id, err := ns.name.ID()
@@ -104,6 +111,7 @@ func (ns *namespace) openFiles() error {
 // openHere opens the files of the calling thread's namespace: they stay its files when
 // they are read outside. /proc/net would be the thread-group leader's.
 func (ns *namespace) openHere() (err error) {
+	ns.since = time.Now()
 	if ns.life, err = life(); err != nil {
 		return err
 	}

@@ -84,10 +84,18 @@ func (r *Reader) read(src Source, s *Sample) error {
 	defer r.settle(ns)
 	p := r.borrow()
 	defer r.giveBack(p)
-	s.ID, s.Name, s.Time, s.Life = src.ID, src.Name, time.Now().UTC(), ns.life
+	s.ID, s.Name, s.Time = src.ID, src.Name, time.Now().UTC()
 	if err := ns.read(s, p); err != nil {
-		return err
+		// A file that is open goes with the module that made it: EIO.
+		r.close(ns)
+		if err := r.open(ns); err != nil {
+			return err
+		}
+		if err := ns.read(s, p); err != nil {
+			return err
+		}
 	}
+	s.Life = ns.life
 	ns.account(s, src.Groups, p)
 	return nil
 }

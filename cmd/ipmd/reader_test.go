@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vsrun/vsrun/test/lab"
 )
 
@@ -56,4 +58,13 @@ func counterFiles(p *exec.Cmd) (n int) {
 		}
 	}
 	return n
+}
+
+// ipmd may have as many descriptors as the hard limit allows.
+func TestRaisesItsLimit(t *testing.T) {
+	daemon, _, _ := start(t)
+	var limit unix.Rlimit
+	if err := unix.Prlimit(daemon.Process.Pid, unix.RLIMIT_NOFILE, nil, &limit); err != nil || limit.Cur != limit.Max {
+		t.Errorf("%+v, %v", limit, err)
+	}
 }
