@@ -43,9 +43,9 @@ func (p *Pusher) Run(ctx context.Context) {
 	waiting := newQueue(maxQueue)
 	var both sync.WaitGroup
 	both.Go(func() { p.collect(ctx, waiting) })
-	both.Go(func() { (&sender{Config: p.config, client: p.client, log: p.log}).run(ctx, waiting) })
+	both.Go(func() { (&sender{Config: p.config, client: p.client, waiting: waiting, log: p.log}).run(ctx) })
 	both.Wait()
-	if n := len(waiting.batches); n > 0 {
+	if n := waiting.losses() + len(waiting.batches); n > 0 {
 		p.log.Warn("pushes that waited are lost", "pushes", n, "url", p.config.URL)
 	}
 }
@@ -60,10 +60,14 @@ func (p *Pusher) collect(ctx context.Context, waiting *queue) {
 	defer next.Stop()
 	for {
 		w := newRequestWriter(labels, time.Now())
-		if err := p.metrics(ctx, w); err != nil && ctx.Err() == nil {
+		err := p.metrics(ctx, w)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
 			p.log.Error("cannot push", "err", err)
-		} else if lost := waiting.put(w.finish()); lost > 0 {
-			p.log.Warn("the oldest pushes that waited are lost", "pushes", lost, "url", p.config.URL)
+		case waiting.put(w.finish()):
+			p.log.Warn("too many pushes wait: the oldest are lost from now on", "url", p.config.URL)
 		}
 		select {
 		case <-next.C:

@@ -240,12 +240,13 @@ func TestPushesWaitAndKeepTheirOrder(t *testing.T) {
 func TestQueueIsBounded(t *testing.T) {
 	q := newQueue(100)
 	b := func(n byte) batch { return batch{requests: [][]byte{append(make([]byte, 39), n)}} }
-	lost := 0
 	for n := range byte(5) {
-		lost += q.put(b(n))
+		if begins := q.put(b(n)); begins != (n == 2) {
+			t.Errorf("batch %d begins to lose: %v", n, begins)
+		}
 	}
-	lost += q.put(batch{requests: [][]byte{make([]byte, 1000)}}) // as one there may be any
-	if lost != 5 || len(q.batches) != 1 || q.size != 1000 {
+	q.put(batch{requests: [][]byte{make([]byte, 1000)}}) // as one there may be any
+	if lost := q.losses(); lost != 5 || q.losses() != 0 || len(q.batches) != 1 || q.size != 1000 {
 		t.Errorf("%d lost, %d left of %d bytes", lost, len(q.batches), q.size)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

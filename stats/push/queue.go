@@ -29,26 +29,36 @@ type queue struct {
 	mu      sync.Mutex
 	batches []batch
 	size    int
+	lost    int           // batches that gave way since losses was asked
 	filled  chan struct{} // has room for one: there is something to take
 }
 
 func newQueue(max int) *queue { return &queue{max: max, filled: make(chan struct{}, 1)} }
 
-// put adds a batch. The oldest ones give way to it; put returns how many.
-func (q *queue) put(b batch) (lost int) {
+// put adds a batch. The oldest ones give way to it; put reports whether they begin to.
+func (q *queue) put(b batch) (begins bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	none := q.lost == 0
 	q.batches = append(q.batches, b)
 	q.size += b.size()
 	for q.size > q.max && len(q.batches) > 1 {
 		q.shift()
-		lost++
+		q.lost++
 	}
 	select {
 	case q.filled <- struct{}{}:
 	default:
 	}
-	return lost
+	return none && q.lost > 0
+}
+
+// losses is how many gave way since it was last asked.
+func (q *queue) losses() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	defer func() { q.lost = 0 }()
+	return q.lost
 }
 
 // take waits for the oldest batch.

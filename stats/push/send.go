@@ -23,16 +23,17 @@ const minBackoff, maxBackoff = time.Second, time.Minute
 // A sender sends one request at a time: a receiver wants a series' samples in order.
 type sender struct {
 	Config
-	client *http.Client
-	log    *slog.Logger
+	client  *http.Client
+	waiting *queue
+	log     *slog.Logger
 
 	failing string // what was logged
-	lost    int    // requests that were refused for good since then
+	refused int    // requests, for good, since then
 }
 
-func (s *sender) run(ctx context.Context, waiting *queue) {
+func (s *sender) run(ctx context.Context) {
 	for {
-		b, err := waiting.take(ctx)
+		b, err := s.waiting.take(ctx)
 		for k := 0; err == nil && k < len(b.requests); k++ {
 			err = s.deliver(ctx, b.requests[k])
 		}
@@ -122,11 +123,11 @@ func (s *sender) request(ctx context.Context, body []byte) (*http.Request, error
 func (s *sender) report(f *failure) {
 	switch {
 	case f == nil && s.failing != "":
-		s.log.Info("pushing works again", "url", s.URL, "requests refused", s.lost)
-		s.failing, s.lost = "", 0
+		s.log.Info("pushing works again", "url", s.URL, "pushes lost", s.waiting.losses(), "requests refused", s.refused)
+		s.failing, s.refused = "", 0
 	case f != nil:
 		if f.final {
-			s.lost++
+			s.refused++
 		}
 		if f.cause != s.failing {
 			s.failing = f.cause

@@ -45,6 +45,7 @@ func BenchmarkReading(b *testing.B) {
 		kept := netFiles(b)
 		rounds := max(5, 1000/n)
 		ours, floor := inTurn(rounds, all, func() { pread(b, kept) })
+		allocations := testing.AllocsPerRun(rounds, all) / float64(n)
 		perFile := filesOfOne(b, sources[0])
 		ours, floor = ours/time.Duration(n), floor*time.Duration(perFile)/time.Duration(len(kept))
 		one := sources[len(sources)-1]
@@ -53,7 +54,7 @@ func BenchmarkReading(b *testing.B) {
 			micros(median(20, func() { read(b, one) })),
 			micros(median(5, func() { netnsExecCat(b, one) })),
 			micros(nodeExporter(b, h, one)),
-			fmt.Sprintf("%.2f", testing.AllocsPerRun(rounds, all)/float64(n)),
+			fmt.Sprintf("%.2f", allocations),
 			fmt.Sprint(len(kept)),
 		} {
 			lines[i] += " | " + cell

@@ -116,7 +116,7 @@ func (p prometheus) checkRules(t *testing.T) {
 }
 
 // notEverywhere are metrics that not every host has, or not without further daemons.
-var notEverywhere = regexp.MustCompile(`^vsrun_(ledger|nf_conntrack|service)_`)
+var notEverywhere = regexp.MustCompile(`^vsrun_(nf_conntrack|service)_`)
 
 var metricName = regexp.MustCompile(`\b(vsrun|ipmd)_\w+`)
 
