@@ -27,8 +27,8 @@ func (a *app) statsCommand() *cobra.Command {
 		Use:   "stats [ID…]",
 		Short: "Show the counters of virtual servers",
 		Long: `Show what the interfaces of virtual servers have counted, what their processes use,
-where the host has cgroups, and with -o json also the protocol counters (MIBs) of
-their namespaces. They are asked of ipmd where it
+where the host has cgroups, and with -o json also the protocol counters (MIBs),
+sockets and tracked connections of their namespaces. They are asked of ipmd where it
 runs, and read from the kernel otherwise. Without IDs the last line is the sum of
 all virtual servers of this host. What was counted before a virtual server was last
 enabled, or an interface made again, is in a table of its own: see vsrun ledger --help.
