@@ -49,6 +49,17 @@ type Sample struct {
 	Ledger *Ledger `json:"ledger,omitempty"`
 }
 
+// WithoutMIB leaves out all counters of protocols, which are most of a sample.
+func (s Sample) WithoutMIB() Sample {
+	s.MIB, s.Sockets, s.Conntrack, s.Neighbours = nil, nil, nil, nil
+	if s.Ledger != nil {
+		l := *s.Ledger
+		l.MIB, l.Kept.MIB = nil, nil
+		s.Ledger = &l
+	}
+	return s
+}
+
 // empty makes room for a reading. What is beyond the slices' ends is used again.
 func (s *Sample) empty() {
 	if s.Interfaces == nil { // in JSON a list or an object, and not null

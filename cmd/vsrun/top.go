@@ -121,7 +121,7 @@ func (t *top) take(r reading) {
 	}
 	for k := range r.samples {
 		if s := &r.samples[k]; !t.open || s.ID != t.chosen {
-			s.MIB, s.Sockets, s.Conntrack, s.Neighbours = nil, nil, nil, nil // most of what there is, and not shown
+			*s = s.WithoutMIB() // which is not shown
 		}
 	}
 	t.meter.Read(r.samples)

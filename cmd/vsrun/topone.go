@@ -41,6 +41,14 @@ func (t *top) one(r topRow, width int) []screen.Line {
 	}
 	lines = append(lines, nil)
 	lines = append(lines, aligned(interfaceCells(r), 1)...)
+	if r.Ledger != nil {
+		c := r.Ledger.Total
+		lines = append(lines, nil)
+		lines = append(lines, aligned([][]string{
+			{"OVER ALL LIVES SINCE", "RX", "TX", "RX p", "TX p", "LOST", "GAPS"},
+			{day(r.Ledger.Since), shortCount(c.RxBytes), shortCount(c.TxBytes), shortCount(c.RxPackets), shortCount(c.TxPackets), shortCount(lost(c)), strconv.Itoa(r.Ledger.Gaps)},
+		}, 1)...)
+	}
 	if r.Sample.Use != nil {
 		lines = append(lines, nil)
 		lines = append(lines, aligned(useCells(r), 1)...)

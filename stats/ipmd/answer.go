@@ -132,8 +132,7 @@ func (q question) text(s *shared, scratch []byte) (text, buffer []byte) {
 		}
 		return scratch, scratch
 	case q.bare:
-		bare := s.sample
-		bare.MIB, bare.Sockets, bare.Conntrack, bare.Neighbours = nil, nil, nil, nil
+		bare := s.sample.WithoutMIB()
 		scratch = bare.AppendJSON(scratch[:0])
 		return scratch, scratch
 	}

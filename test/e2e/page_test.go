@@ -109,6 +109,11 @@ func pageAfterRestart(t *testing.T, s *site, b *browser, stop, start func()) {
 	}).observe(document.querySelector("#servers"), { subtree: true, childList: true, characterData: true }), true)`)
 	s.MustVsrun(t, "enable", "9")
 	b.until("what counts anew", names+`.includes("web") && `+near(cell(9, "rx"), 400*datagram))
+	eval[bool](b, `(location.hash = "#9", true)`)
+	b.until("what it counted in both of its lives", `
+		Number(document.querySelector("#table-Totals tr.total").cells[1].textContent.replace(/\D/g, "")) >
+		Number(document.querySelector("#table-Interfaces tr.total").cells[6].textContent.replace(/\D/g, "")) + 400 * 1042`)
+	b.shoot("one-again")
 	if wild := eval[[]string](b, "wild"); len(wild) > 0 {
 		t.Errorf("what counts anew had a rate of %v", wild)
 	}

@@ -76,7 +76,7 @@ function showLedger(ledger) {
   if (!ledger) return;
   show("Totals", ["Interface", "In bytes", "Out bytes", "In packets", "Out packets", "Lost"], totals(ledger));
   const gaps = ledger.gaps ? `; ${ledger.gaps} times in a gap of ${Math.round(ledger.lost)} s in all, what was counted is missing` : "";
-  put($("table-Totals").createCaption(), `Since ${new Date(ledger.since).toLocaleString()}, over restarts${gaps}.`);
+  put($("table-Totals").createCaption(), `Over all of its lives since ${new Date(ledger.since).toLocaleString()}${gaps}.`);
 }
 
 function counters(span, filter, zeros) {
