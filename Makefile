@@ -111,7 +111,7 @@ uninstall: ## what install has put there; virtual servers stay as they are
 
 bench: build ## what creating, destroying and counting cost
 	@test/install base metrics
-	@$(GO) test -run '^$$' -bench . $(BENCHFLAGS) ./plumbing ./stats ./test/bench
+	@$(GO) test -run '^$$' -bench . $(BENCHFLAGS) ./plumbing ./stats ./stats/ipmd ./test/bench
 
 demo: build ## two virtual servers on one port, seen from a client; KEEP=1 to stay in
 	@test/install base web files

@@ -51,7 +51,8 @@ A file with anything wrong in it is refused, with line and column of all that is
 SIGHUP reads it again, and a bad one changes nothing.
 
 The socket is root's, until there are rules under access: then everybody may connect,
-and each request is judged by the asker's user and groups.
+and each request is judged by the asker's user and groups. One that systemd passes
+(a .socket unit) is used as it is.
 SIGTERM and SIGINT end ipmd once the requests under way are answered; a second
 one ends it at once.`
 

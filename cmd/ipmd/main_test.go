@@ -264,3 +264,48 @@ func TestHelpShowsTheDefaults(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// A socket that is there before ipmd is, and after it: who connects meanwhile waits.
+func TestSocketOfSystemd(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "ipmd.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	file, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	client := ipmd.Client{Socket: socket}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := client.Stats(context.Background())
+		answered <- err
+	}()
+	for range 2 {
+		daemon := command(t)
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		daemon.Path, daemon.Args = "/bin/sh", []string{"sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" --socket /nowhere/else`, self}
+		daemon.ExtraFiles = []*os.File{file}
+		if err := daemon.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+		_, err = client.Stats(t.Context())
+		answered <- err
+		daemon.Process.Signal(syscall.SIGTERM)
+		if err := daemon.Wait(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(socket); err != nil {
+			t.Errorf("the socket went with ipmd: %v", err)
+		}
+	}
+}

@@ -46,7 +46,7 @@ func (c Client) Close() {
 func newHTTPClient(socket string, once bool) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DisableKeepAlives:   once, // or a connection would outlive the Client
-		MaxIdleConnsPerHost: 16,
+		MaxIdleConnsPerHost: 256,
 		IdleConnTimeout:     idleMost / 2, // before ipmd would end it
 		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return connect(ctx, socket) },
 	}}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/coreos/go-systemd/v22/activation"
 )
 
 // socketMode lets root ask, and whom root lets in by giving the socket a group.
@@ -119,20 +121,42 @@ func removeStale(path string) error {
 }
 
 // ListenAndServe listens on path and answers until ctx ends, as Serve does, and as
-// long at the configuration's endpoint. Then it removes the socket.
+// long at the configuration's endpoint. Then it removes the socket. One that systemd
+// has passed takes the place of the one at path, and stays.
 func (s *Server) ListenAndServe(ctx context.Context, path string) error {
 	defer s.closeRemote()
 	context.AfterFunc(ctx, s.closeRemote) // both end at once
-	l, err := Listen(path)
+	l, err := s.listen(path)
 	if err != nil {
 		return err
 	}
+	s.log().Info("ipmd is listening", "socket", l.Addr().String())
+	return s.Serve(ctx, s.count(l))
+}
+
+// listen is the socket that systemd has passed, whose mode is the unit's and which
+// stays when ipmd ends (sd_listen_fds(3)), or else a new one at path.
+func (s *Server) listen(path string) (net.Listener, error) {
+	passed, err := activation.Listeners()
+	if err != nil {
+		return nil, fmt.Errorf("cannot take the socket of systemd: %w", err)
+	}
+	if len(passed) > 0 {
+		l, ok := passed[0].(*net.UnixListener)
+		if len(passed) > 1 || !ok {
+			return nil, errors.New("cannot take the sockets of systemd: one is expected, a stream (ListenStream=/run/…)")
+		}
+		return l, nil
+	}
+	l, err := Listen(path)
+	if err != nil {
+		return nil, err
+	}
 	if err := s.setSocket(path); err != nil {
 		l.Close()
-		return err
+		return nil, err
 	}
-	s.log().Info("ipmd is listening", "socket", path)
-	return s.Serve(ctx, s.count(l))
+	return l, nil
 }
 
 // setSocket has the configuration decide who may connect to the socket at path.
