@@ -10,6 +10,6 @@
 // vsrun.slice/vsrun-vs8.scope/vs8.
 //
 // It does not mount hierarchies, move processes that others have started, or keep
-// anything in memory: where the host has no cgroups that can be written, a Group is
-// nil, and can nothing.
+// anything in memory, but for a [Meter] what it reads again: where the host has no
+// cgroups that can be written, a Group is nil, and can nothing.
 package cgroup
