@@ -36,7 +36,7 @@ func (a *Agent) see(ctx context.Context, s subject, announce bool) (again time.D
 		a.record(e)
 		return e.Wait
 	case wait > 0:
-		return wait
+		again = wait
 	case mending:
 		e.Event, again = Mended, settle // it has to stay so
 		a.record(e)

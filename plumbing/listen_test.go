@@ -135,3 +135,21 @@ func TestFollowPinsNothing(t *testing.T) {
 		t.Errorf("with nothing to hear: %v", err)
 	}
 }
+
+// Whatever the kernel sends is understood, or passed over.
+func FuzzNotice(f *testing.F) {
+	for _, m := range []message{
+		linkRename(2, "eth0"), linkAltname(2, "uplink"), newVLAN("vsvlan10", 2, tag{10, unix.ETH_P_8021Q}),
+		route(unix.RTM_NEWROUTE, 0, 2, Route{To: prefixes("198.51.100.0/24")[0]}), address(unix.RTM_NEWADDR, 0, 2, prefixes("2001:db8::8/64")[0]),
+		{kind: unix.RTM_NEWNETCONF, body: []byte{2, 0, 0, 0, 8, 0, netconfIfindex, 0, 2, 0, 0, 0}},
+		{kind: unix.RTM_DELNSID, body: []byte{0, 0, 0, 0, 8, 0, unix.NETNSA_NSID, 0, 2, 0, 0, 0}},
+	} {
+		f.Add(m.kind, m.body)
+	}
+	f.Fuzz(func(_ *testing.T, kind uint16, body []byte) {
+		decodeNotice(kind, body)
+		decodeAddress(body, nil)
+		foreignRoute(body, nil)
+		foreignRule(body, nil)
+	})
+}
