@@ -14,7 +14,9 @@ import (
 )
 
 // Ledgers are what the virtual servers of the store have counted over all of their lives.
-func (s *Store) Ledgers() *ledger.Book {
+func (s *Store) Ledgers() *ledger.Book { return s.ledgers() }
+
+func (s *Store) newBook() *ledger.Book {
 	return &ledger.Book{
 		Dir: s.dir,
 		Lock: func(ctx context.Context) (func(), error) {
@@ -78,6 +80,13 @@ func (r *Runtime) never(vs VirtualServer) {
 func (r *Runtime) closing(h *plumbing.Handle, vs VirtualServer) func(dev ...string) {
 	return func(dev ...string) {
 		r.warn(r.Store.Ledgers().Closing(context.Background(), inside(h, vs), dev...))
+	}
+}
+
+// leaving is closing for a virtual server that is taken down.
+func (r *Runtime) leaving(h *plumbing.Handle, vs VirtualServer) func(dev ...string) {
+	return func(dev ...string) {
+		r.warn(r.Store.Ledgers().Leaving(context.Background(), inside(h, vs), dev...))
 	}
 }
 

@@ -452,7 +452,7 @@ func (r *Runtime) unplumb(ctx context.Context, id int) error {
 	case plumbing.Ours:
 		plan := plumbing.Removal(have)
 		if absent == nil {
-			h.Deleting = r.closing(h, vs)
+			h.Deleting = r.leaving(h, vs)
 			if len(plan.Deleted(have)) == 0 {
 				h.Deleting()
 			}
@@ -466,7 +466,7 @@ func (r *Runtime) unplumb(ctx context.Context, id int) error {
 		return err
 	}
 	if absent == nil {
-		r.closing(h, vs)()
+		r.leaving(h, vs)()
 		if err := h.AwaitRelease(ctx, r.network(vs)); err != nil {
 			return err
 		}

@@ -14,22 +14,31 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vsrun/vsrun/plumbing"
+	"github.com/vsrun/vsrun/stats/ledger"
 )
 
 // A Store keeps what virtual servers should be, one JSON file each. Files are
 // replaced atomically and synced, so that a crash leaves the old or the new.
-type Store struct{ dir string }
+type Store struct {
+	dir     string
+	ledgers func() *ledger.Book
+}
 
 // ErrNotFound is a virtual server that the store does not have.
 var ErrNotFound = errors.New("no such virtual server")
 
 // OpenStore is the store in a directory, which is made when something is to be
 // kept in it.
-func OpenStore(dir string) *Store { return &Store{dir} }
+func OpenStore(dir string) *Store {
+	s := &Store{dir: dir}
+	s.ledgers = sync.OnceValue(s.newBook)
+	return s
+}
 
 func (s *Store) path(id int) string { return filepath.Join(s.dir, fmt.Sprintf("vs%d.json", id)) }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -72,6 +73,20 @@ func (a *account) from(now reading) {
 	a.Last, a.dirty = now, true
 }
 
+// clone can be changed without changing a.
+func (a *account) clone() *account {
+	c := *a
+	c.Base = a.Base.plus(figures{})
+	c.Ended = slices.Clone(a.Ended)
+	c.Last.Links = slices.Clone(a.Last.Links)
+	c.Moved = maps.Clone(a.Moved)
+	for id, s := range c.Moved {
+		s.Figures = s.Figures.plus(figures{})
+		c.Moved[id] = s
+	}
+	return &c
+}
+
 // check tells what is wrong with an account that was read.
 func (a *account) check() error {
 	switch {
@@ -135,7 +150,10 @@ func (a *account) again(now *reading) {
 	if lost {
 		a.gap(a.Last.Time, now.Time)
 	}
-	if !counted && len(now.Links) <= len(a.Last.Links) {
+	for _, l := range now.Links {
+		counted = counted || !slices.ContainsFunc(a.Last.Links, func(was link) bool { return was.Name == l.Name })
+	}
+	if !counted {
 		now.Phase = a.Last.Phase
 	}
 }
@@ -189,31 +207,39 @@ func (a *account) toOpen(now reading) {
 	}
 }
 
-// toNever says that what was about to be put on the network was not.
+// toNever says that what was about to be put on the network is gone, whatever there was
+// of it.
 func (a *account) toNever() {
-	if a.Last.Phase == opening && a.Last.Life == "" {
+	if a.Last.Phase == opening && a.Last.Life == "" || a.Last.Life != "" && a.Last.closed() {
 		a.Last.Phase, a.dirty = closed, true
 	}
 }
 
+func (r *reading) closed() bool {
+	return !slices.ContainsFunc(r.Links, func(l link) bool { return !l.Closed })
+}
+
 // toClose says that of the interfaces in a reading these are down, and about to be
-// deleted; without any, that the virtual server is as a whole.
+// deleted.
 func (a *account) toClose(now reading, names ...string) {
 	if now.Life == "" {
 		a.gone(now.Time)
 		return
 	}
 	a.seen(now)
-	all := true
 	for k := range a.Last.Links {
 		l := &a.Last.Links[k]
-		l.Closed = l.Closed || len(names) == 0 || slices.Contains(names, l.Name)
-		all = all && l.Closed
-	}
-	if all {
-		a.Last.Phase = closed
+		l.Closed = l.Closed || slices.Contains(names, l.Name)
 	}
 	a.dirty = true
+}
+
+// toLeave is toClose of a virtual server that is taken off the network.
+func (a *account) toLeave(now reading, names ...string) {
+	a.toClose(now, names...)
+	if a.Last.closed() {
+		a.Last.Phase = closed
+	}
 }
 
 // tidy forgets the names of interfaces that are neither wanted nor there.

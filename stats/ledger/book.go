@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/vsrun/vsrun/stats"
@@ -28,9 +27,8 @@ type Book struct {
 	Lock    func(context.Context) (unlock func(), err error)
 	Replace func(path string, text []byte) error
 
-	mu       sync.Mutex
-	accounts map[int]cached[*account]
-	readings cached[readings]
+	accounts cache[account]
+	readings cache[readings]
 }
 
 // A Source is a virtual server, the interfaces that it is meant to have, and what
@@ -88,39 +86,13 @@ func unseal(text []byte, v any) error {
 	default:
 		err = json.Unmarshal(s.Ledger, v)
 	}
+	if c, ok := v.(interface{ check() error }); ok && err == nil {
+		err = c.check()
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSpoiled, err)
 	}
 	return nil
-}
-
-// load reads a file; one that is not there is fs.ErrNotExist.
-func load(path string, v any) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	return unseal(text, v)
-}
-
-func (b *Book) loadAccount(id int) (*account, error) {
-	a := new(account)
-	err := load(b.accountPath(id), a)
-	if err == nil {
-		if wrong := a.check(); wrong != nil {
-			err = fmt.Errorf("%w: %w", errSpoiled, wrong)
-		}
-	}
-	return a, err
-}
-
-func (b *Book) loadReadings() (readings, error) {
-	r := readings{}
-	err := load(b.readingsPath(), &r)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	return r, nil
 }
 
 // current is the account with its last reading.
@@ -150,8 +122,11 @@ func (e *spoiledError) Unwrap() error { return e.error }
 // all are the readings of the last checkpoint. Without them nothing of a life that
 // goes on is lost, for its counters are sums.
 func (b *Book) all() (readings, error) {
-	r, err := b.loadReadings()
-	if !errors.Is(err, errSpoiled) {
+	r, err := b.readings.get(b.readingsPath(), false)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return readings{}, nil
+	case !errors.Is(err, errSpoiled):
 		return r, err
 	}
 	err = putAside(b.readingsPath(), err, "what was counted since is read from the kernel")
@@ -164,10 +139,10 @@ func (b *Book) all() (readings, error) {
 // account is that of a virtual server, a new one if it has none; now is what its
 // counters say.
 func (b *Book) account(id int, all readings, now reading) (*account, error) {
-	a, err := b.loadAccount(id)
+	a, err := b.accounts.get(b.accountPath(id), false)
 	switch {
 	case err == nil:
-		return all.current(id, a), nil
+		return all.current(id, &a).clone(), nil
 	case errors.Is(err, fs.ErrNotExist):
 		return newAccount(now), nil
 	case errors.Is(err, errSpoiled):
@@ -207,20 +182,20 @@ func (s Source) take() (reading, error) {
 func (b *Book) change(ctx context.Context, s Source, fn func(a *account, now reading) error) error {
 	unlock, err := b.Lock(ctx)
 	if err != nil {
-		return b.cannot("keep", s.ID, err)
+		return cannot("keep", s.ID, err)
 	}
 	defer unlock()
 	now, err := s.take()
 	if err != nil {
-		return b.cannot("keep", s.ID, err)
+		return cannot("keep", s.ID, err)
 	}
 	all, spoiled := b.all()
 	if all == nil {
-		return b.cannot("keep", s.ID, spoiled)
+		return cannot("keep", s.ID, spoiled)
 	}
 	a, err := b.account(s.ID, all, now)
 	if a == nil {
-		return b.cannot("keep", s.ID, errors.Join(spoiled, err))
+		return cannot("keep", s.ID, errors.Join(spoiled, err))
 	}
 	if err := fn(a, now); err != nil {
 		return err
@@ -229,10 +204,10 @@ func (b *Book) change(ctx context.Context, s Source, fn func(a *account, now rea
 	if a.dirty {
 		err = errors.Join(err, b.save(s.ID, a))
 	}
-	return b.cannot("keep", s.ID, errors.Join(spoiled, err))
+	return cannot("keep", s.ID, errors.Join(spoiled, err))
 }
 
-func (*Book) cannot(verb string, id int, err error) error {
+func cannot(verb string, id int, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -250,8 +225,13 @@ func (b *Book) Never(ctx context.Context, s Source) error {
 	return b.change(ctx, s, func(a *account, _ reading) error { a.toNever(); return nil })
 }
 
-// Closing is to be called when interfaces are down, before they are deleted; with no
-// names, when all are down, or gone.
+// Leaving is to be called when interfaces of a virtual server that is taken off the
+// network are down, before they are deleted, or when it has none.
+func (b *Book) Leaving(ctx context.Context, s Source, names ...string) error {
+	return b.change(ctx, s, func(a *account, now reading) error { a.toLeave(now, names...); return nil })
+}
+
+// Closing is Leaving for interfaces alone: the virtual server stays, or gets others.
 func (b *Book) Closing(ctx context.Context, s Source, names ...string) error {
 	return b.change(ctx, s, func(a *account, now reading) error { a.toClose(now, names...); return nil })
 }
@@ -273,7 +253,7 @@ func (b *Book) Checkpoint(ctx context.Context, list []Source) error {
 	listed := map[int]bool{}
 	for _, s := range list {
 		listed[s.ID] = true
-		errs = append(errs, b.cannot("keep", s.ID, b.checkpoint(s, all, fresh)))
+		errs = append(errs, cannot("keep", s.ID, b.checkpoint(s, all, fresh)))
 	}
 	for id := range all { // one whose record cannot be read now
 		if !listed[id] {
@@ -281,7 +261,12 @@ func (b *Book) Checkpoint(ctx context.Context, list []Source) error {
 		}
 	}
 	if len(fresh)+len(all) > 0 {
-		errs = append(errs, b.Replace(b.readingsPath(), seal(fresh)))
+		text := seal(fresh)
+		err := b.Replace(b.readingsPath(), text)
+		if err == nil {
+			b.readings.put(b.readingsPath(), cached[readings]{text: text, value: fresh})
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -312,7 +297,7 @@ func (b *Book) checkpoint(s Source, all, fresh readings) error {
 
 // carry takes over what the last checkpoint had of a virtual server.
 func (b *Book) carry(id int, all, fresh readings) {
-	if a, err := b.loadAccount(id); err == nil && a.Token == all[id].Token {
+	if a, err := b.accounts.get(b.accountPath(id), false); err == nil && a.Token == all[id].Token {
 		fresh[id] = all[id]
 	}
 }

@@ -83,16 +83,18 @@ func (m mib) with(o mib, f func(a, b uint64) uint64) mib {
 
 // list is the choice as a MIB.
 func (m mib) list() stats.MIB {
-	list := stats.MIB{}
+	list := make(stats.MIB, 0, 12)
+	all := make([]stats.Counter, 0, len(counted)) // of all groups
 	for k, c := range counted {
 		if !m.has[k] {
 			continue
 		}
 		if n := len(list); n == 0 || list[n-1].Name != c.group {
-			list = append(list, stats.Group{Name: c.group})
+			list = append(list, stats.Group{Name: c.group, Counters: all[len(all):]})
 		}
+		all = append(all, stats.Counter{Name: c.name, Value: int64(m.counts[k])})
 		g := &list[len(list)-1]
-		g.Counters = append(g.Counters, stats.Counter{Name: c.name, Value: int64(m.counts[k])})
+		g.Counters = g.Counters[:len(g.Counters)+1]
 	}
 	return list
 }

@@ -45,7 +45,8 @@ type world struct {
 }
 
 type device struct {
-	up bool
+	up   bool
+	read bool // by a checkpoint
 	stats.Counters
 }
 
@@ -137,7 +138,7 @@ func (w *world) enable() {
 		}
 		for name := range w.links {
 			if !slices.Contains(w.document, name) {
-				w.delete(name)
+				w.delete(name, w.book.Closing)
 			}
 		}
 		for _, name := range w.document {
@@ -150,10 +151,45 @@ func (w *world) enable() {
 	})
 }
 
-func (w *world) delete(name string) {
+// remake makes interfaces anew, as when their MAC is another.
+func (w *world) remake() {
+	if w.life == "" {
+		return
+	}
+	w.do(func() {
+		w.check(w.book.Opening(w.Context(), w.source()))
+		for _, name := range slices.Sorted(maps.Keys(w.links)) {
+			w.delete(name, w.book.Closing)
+			w.links[name] = &device{up: true}
+		}
+	})
+}
+
+// fail is an enable that is undone before it is published.
+func (w *world) fail() {
+	if w.life != "" {
+		return
+	}
+	w.do(func() {
+		w.check(w.book.Opening(w.Context(), w.source()))
+		defer w.vanish()
+		w.lives++
+		w.life, w.links, w.octets = fmt.Sprint("life ", w.lives), map[string]*device{}, 0
+		for _, name := range w.document {
+			w.links[name] = &device{up: true}
+		}
+		for _, name := range w.document {
+			w.delete(name, w.book.Closing)
+		}
+		w.vanish()
+		w.check(w.book.Never(w.Context(), w.source()))
+	})
+}
+
+func (w *world) delete(name string, closing func(context.Context, Source, ...string) error) {
 	w.links[name].up = false
 	w.killed()
-	w.check(w.book.Closing(w.Context(), w.source(), name))
+	w.check(closing(w.Context(), w.source(), name))
 	w.killed()
 	delete(w.links, name)
 }
@@ -164,10 +200,10 @@ func (w *world) disable() {
 			return
 		}
 		for _, name := range slices.Sorted(maps.Keys(w.links)) {
-			w.delete(name)
+			w.delete(name, w.book.Leaving)
 			w.killed()
 		}
-		w.check(w.book.Closing(w.Context(), w.source()))
+		w.check(w.book.Leaving(w.Context(), w.source()))
 		w.life = ""
 	})
 }
@@ -204,9 +240,11 @@ func (w *world) vanish() {
 	w.life, w.links = "", nil
 }
 
+// unlink is one that was read: one that was not is the one loss that nobody can tell.
 func (w *world) unlink() {
-	if len(w.links) > 0 {
-		delete(w.links, rapid.SampledFrom(slices.Sorted(maps.Keys(w.links))).Draw(w.T, "link"))
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(w.links)), func(name string) bool { return !w.links[name].read })
+	if len(names) > 0 {
+		delete(w.links, rapid.SampledFrom(names).Draw(w.T, "link"))
 	}
 }
 
@@ -226,6 +264,9 @@ func (w *world) checkpoint() {
 	// after the last checkpoint.
 	if w.life == "" {
 		return
+	}
+	for _, d := range w.links {
+		d.read = true
 	}
 	lost := w.moved.RxBytes - l.Kept.Total.RxBytes
 	if lost > w.lost && l.Gaps == w.gaps {
@@ -289,7 +330,7 @@ func TestModel(t *testing.T) {
 		ops := map[string]func(){
 			"enable": w.enable, "disable": w.disable, "change": w.change, "checkpoint": w.checkpoint,
 			"traffic": w.traffic, "errors": w.errorsBeginAgain,
-			"vanish": w.vanish, "unlink": w.unlink,
+			"remake": w.remake, "fail": w.fail, "vanish": w.vanish, "unlink": w.unlink,
 		}
 		names := slices.Sorted(maps.Keys(ops))
 		if !w.do(w.enableFirst) {

@@ -184,6 +184,17 @@ func TestLedgerGaps(t *testing.T) {
 	a.check(t, "its interface was deleted")
 	a.expectGaps(t, "its interface was deleted", 2)
 
+	// What was not put on the network has nothing to lose.
+	a.MustVsrun(t, "disable", "8")
+	a.client.Run(t, "ip", "address", "add", "192.0.2.8/32", "dev", "eth0")
+	if r := a.Vsrun("enable", "8"); r.Code != 1 {
+		t.Error(r)
+	}
+	a.client.Run(t, "ip", "address", "del", "192.0.2.8/32", "dev", "eth0")
+	a.MustVsrun(t, "enable", "8", "--no-probe")
+	a.check(t, "its address was taken")
+	a.expectGaps(t, "its address was taken", 2)
+
 	// Before any checkpoint nothing is known of it, but that it was there.
 	a.MustVsrun(t, "disable", "8")
 	a.MustVsrun(t, "enable", "8", "--no-probe")

@@ -276,10 +276,25 @@ func TestSupervisor(t *testing.T) {
 	expect(t, "", `systemctl --failed --plain --no-legend`)
 }
 
+// The totals of vs8, with a reboot between.
+func TestLedger(t *testing.T) {
+	host(t)
+	sh(t, `
+		vsrun show 8 >/dev/null || vsrun create 8 --port eth1 --address 192.0.2.8/24
+		ip netns exec client ping -q -c 20 -i 0.01 -s 1000 192.0.2.8
+		vsrun ledger ls | awk '$1 == 8 { print $3, $4, $5 }' >/srv/ledger
+		sync`)
+}
+
 func TestAfterReboot(t *testing.T) {
 	host(t)
 	expect(t, "running", `systemctl is-system-running --wait`)
 	expect(t, "of vs8", page)
+	expect(t, "counts on", `
+		read -r day time bytes </srv/ledger
+		vsrun ledger ls | awk -v day=$day -v time=$time -v bytes=$bytes '
+			$1 == 8 && $3 == day && $4 == time && bytes > 20000 && $5 > bytes { print "counts on" }'`)
+	expect(t, "0", `vsrun ledger ls | awk 'NR > 1 { print $9 }' | sort -u`)
 	expect(t, "client\nvs14\nvs8\nvs9", `ls /run/netns`)
 	expect(t, "8\n9\n14", asked)
 	expect(t, "of vs14", `ip netns exec client curl -sS http://192.0.2.14/`)
