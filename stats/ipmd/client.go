@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"syscall"
 	"time"
 
@@ -157,6 +156,7 @@ func (c Client) ClusterStats(ctx context.Context, nodes []string, ids ...string)
 		if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
 			return answer, fmt.Errorf("cannot read the answer of ipmd on %s: %w", c.Socket, err)
 		}
+		io.Copy(io.Discard, res.Body) // as Ask does
 	default:
 		return answer, c.refused(res)
 	}
@@ -166,7 +166,7 @@ func (c Client) ClusterStats(ctx context.Context, nodes []string, ids ...string)
 	case res.StatusCode != http.StatusNotFound:
 		return answer, errors.New(answer.Error)
 	case answer.Nodes == nil: // none was asked
-		return answer, fmt.Errorf("%w: %s", ErrNoNode, strings.Join(nodes, ", "))
+		return answer, &answeredError{answer.Error, "", ErrNoNode}
 	}
 	return answer, &answeredError{answer.Error, "", ErrNotFound}
 }

@@ -77,6 +77,9 @@ const (
 	// the whole cluster in memory; others wait.
 	maxQuestions = 4
 
+	// writeTimeout is how long it may take to write an answer.
+	writeTimeout = 5 * time.Second
+
 	// timeHeader says what time it is where an answer comes from, so that the age
 	// of its samples can be told without comparing clocks.
 	timeHeader = "Ipmd-Time"
@@ -335,6 +338,9 @@ func (s *Server) serveCluster(w http.ResponseWriter, r *http.Request, g grant) {
 		refuse(w, &forbidden{g.who, fmt.Sprintf("virtual server %q", hidden[0])})
 		return
 	}
+	// A slow reader must not keep others from their turn. Only a test's connection
+	// has no deadline.
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	writeCluster(w, found, answer)

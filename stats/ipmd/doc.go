@@ -13,9 +13,9 @@
 //	GET /stats/stream        the same as server-sent events, at each interval=1s: "all"
 //	                         at first and whenever one has gone, else "changes"; "end"
 //	                         when ipmd ends. Event IDs are cursors.
-//	GET /cluster/stats       those of all nodes, a JSON ClusterAnswer; id as above,
-//	                         node=b those of some nodes alone, timeout=1s how long
-//	                         nodes may take (3 s)
+//	GET /cluster/stats       those of all nodes, a JSON ClusterAnswer; id, interface, mib
+//	                         and maxAge as above, node=b those of some nodes alone,
+//	                         timeout=1s how long nodes may take (3 s)
 //	GET /metrics             all, for Prometheus (text, or OpenMetrics on request)
 //	GET /healthz             ok
 //	GET /openapi.yaml        all of this, as an OpenAPI document

@@ -23,9 +23,9 @@ type Peer struct {
 }
 
 const (
-	// maxAnswer bounds a peer's answer, in bytes: 4094 virtual servers with twice
-	// the counters that Linux 6.18 has.
-	maxAnswer = 64 << 20
+	// maxAnswer bounds a peer's answer, in bytes: twice that of 4094 virtual servers
+	// with all that Linux 6.18 counts.
+	maxAnswer = 128 << 20
 
 	// maxConnections bounds the connections to one peer. Questions wait for one.
 	maxConnections = 4

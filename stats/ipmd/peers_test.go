@@ -89,7 +89,7 @@ func TestHostilePeer(t *testing.T) {
 					return
 				}
 			}
-		}, "its answer is larger than 64 MiB"},
+		}, "its answer is larger than 128 MiB"},
 		{"drips", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set(timeHeader, "2026-01-02T03:04:07Z")
 			for r.Context().Err() == nil {

@@ -197,7 +197,7 @@ func TestCluster(t *testing.T) {
 		t.Errorf("%v\nwant %s", r, want)
 	}
 	r = k.a.vsrun(t, "stats", "--node", "x")
-	if want := "vsrun: cannot read counters: no such node: x\n"; r.Code != 1 || r.Stderr != want {
+	if want := "vsrun: cannot read counters: no such node: \"x\"\n"; r.Code != 1 || r.Stderr != want {
 		t.Errorf("%v\nwant %s", r, want)
 	}
 	r = k.a.vsrun(t, "stats", "9")
@@ -209,7 +209,7 @@ func TestCluster(t *testing.T) {
 		t.Error(socket)
 	}
 	if bare := curlOn(t, k.h, k.a.socket(), "/cluster/stats?id=9&mib=no&maxAge=0s"); !strings.HasPrefix(bare, `{"samples":[{"node":"b","age":0.`) ||
-		strings.Contains(bare, "InReceives") || !strings.Contains(bare, `"id":9`) {
+		strings.Contains(bare, "RtoAlgorithm") || !strings.Contains(bare, `"id":9`) {
 		t.Error(bare)
 	}
 	for _, wrong := range []string{"timeout=soon", "timeout=0s", "timeout=11s", "maxAge=soon"} {
