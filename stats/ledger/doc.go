@@ -5,7 +5,7 @@
 // A total is what former lives and interfaces have counted, the base, and the last
 // reading of the present one. Three moments write: before a virtual server is put on
 // the network ([Book.Opening]), when its links are down and not yet deleted, so that
-// nothing can be counted any more ([Book.Closing]), and every now and then
+// nothing can be counted any more ([Book.Leaving], [Book.Closing]), and every now and then
 // ([Book.Checkpoint]). A life, or an interface, that ends without having been closed
 // is a gap, which is told: what it counted after its last reading is missing.
 //
