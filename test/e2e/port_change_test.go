@@ -150,7 +150,7 @@ func portVanishedMember(t *testing.T, s *site) {
 		if out := s.MustVsrun(t, "port", "ls"); !strings.Contains(out, "bond0  degraded  active-backup  eth1:up,eth2:missing") {
 			t.Error(out)
 		}
-		if r := s.Vsrun("diff"); r.Code != 0 { // nothing that could be done
+		if r := s.Vsrun("diff"); r.Code != 1 || r.Stdout != "port bond0: member eth2 is not on this host\n" {
 			t.Error(r)
 		}
 		s.MustVsrun(t, "enable", "8", "--no-probe")
