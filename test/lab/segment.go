@@ -90,12 +90,12 @@ func awaitLinkLocal(port string) error {
 	if off, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + port + "/disable_ipv6"); err != nil || off[0] == '1' {
 		return nil
 	}
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if hasLinkLocal(port) {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s has had no link-local address for 3 seconds", port)
+	return fmt.Errorf("%s has had no link-local address for 10 seconds", port)
 }
 
 // hasLinkLocal looks into if_inet6: address, index, prefix length, scope,
