@@ -86,14 +86,59 @@ func (doc Document) Has(field string) bool { return child(doc.node.Content[0], f
 // either. Fields that are not there stay as they are. validate is told when
 // some of it could not be read.
 func (doc Document) Decode(into any, validate func(partly bool) []Problem) []error {
+	if errs := doc.repeated(doc.node, nil); len(errs) > 0 {
+		return doc.told(errs)
+	}
 	unread := doc.dialect.located(doc.name, doc.node.Load(into, yaml.WithKnownFields()))
+	if len(unread) > most {
+		return doc.told(unread)
+	}
 	errs := slices.Clone(unread)
-	for _, p := range validate(len(unread) > 0) {
+	problems := validate(len(unread) > 0)
+	for k, p := range problems {
+		if len(errs) > most { // finding the place of each takes as long as the document is
+			return doc.told(append(errs, make([]error, len(problems)-k)...))
+		}
 		if at := find(doc.node, p.Path); !doc.spoiled(p.Path, unread) {
 			errs = append(errs, &atLine{doc.name, at.Line, at.Column, p.Err})
 		}
 	}
 	slices.SortStableFunc(errs, func(a, b error) int { return line(a) - line(b) })
+	return errs
+}
+
+// most is how many errors a document is told. Nobody mends more at a time, and one that
+// was made to have a hundred thousand takes long.
+const most = 100
+
+// mostFields is how many a mapping may have: the library compares each with each.
+const mostFields = 10_000
+
+// told says how many errors there are beside the first.
+func (doc Document) told(errs []error) []error {
+	if len(errs) <= most {
+		return errs
+	}
+	more := fmt.Errorf("%s: and %d more", doc.name, len(errs)-most)
+	return append(errs[:most:most], more)
+}
+
+// repeated are fields that are there twice. The library would tell each pair of them.
+func (doc Document) repeated(n *yaml.Node, errs []error) []error {
+	if fields := len(n.Content) / 2; n.Kind == yaml.MappingNode && fields > mostFields {
+		return append(errs, &atLine{doc.name, n.Line, n.Column, fmt.Errorf("%d fields are too many", fields)})
+	}
+	first := map[string]int{}
+	for k, c := range n.Content {
+		if n.Kind == yaml.MappingNode && k%2 == 0 && c.Kind == yaml.ScalarNode && c.Value != "<<" {
+			if line, there := first[c.Value]; there {
+				errs = append(errs, &atLine{doc.name, c.Line, c.Column, fmt.Errorf("mapping key %q already defined at line %d", c.Value, line)})
+			} else {
+				first[c.Value] = c.Line
+			}
+		}
+		errs = doc.repeated(c, errs)
+	}
 	return errs
 }
 

@@ -19,6 +19,10 @@ func (d Dialect) located(name string, err error) []error {
 	case errors.As(err, &many):
 		var errs []error
 		for _, e := range many.Errors {
+			if len(errs) > most { // it is counted, and no more
+				errs = append(errs, e)
+				continue
+			}
 			errs = append(errs, d.located(name, e)...)
 		}
 		return errs

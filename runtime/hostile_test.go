@@ -92,6 +92,10 @@ func TestBombs(t *testing.T) {
 	for c := 'b'; c < 'k'; c++ {
 		laughs += fmt.Sprintf("- name: %c\n  command: &%c [%s]\n", c, c, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c, ", c-1), 10), ", "))
 	}
+	var manyKeys strings.Builder
+	for k := range 100_000 {
+		fmt.Fprintf(&manyKeys, "a%d: 1, ", k)
+	}
 	for name, text := range map[string]string{
 		"a billion laughs":        laughs,
 		"one list a million fold": "id: 8\nservices:\n- {name: a, command: &a [" + strings.Repeat("x, ", 2000) + "x]}\n" + strings.Repeat("- {name: b, command: *a}\n", 500),
@@ -100,6 +104,11 @@ func TestBombs(t *testing.T) {
 		"deep lists":              strings.Repeat("[", 1<<20),
 		"deep fields":             strings.Repeat("{a: ", 1<<18),
 		"deep indentation":        strings.Repeat("- ", 1<<18),
+		"a key given often":       "id: 8\n" + strings.Repeat("name: a\n", 10_000),
+		"a hundred thousand keys": "id: 8\nx: {" + manyKeys.String() + "}\n",
+		"wrong routes":            "id: 8\nroutes:\n" + strings.Repeat("- {to: x}\n", 100_000),
+		"impossible routes":       "id: 8\nroutes:\n" + strings.Repeat("- {to: 198.51.100.0/24, via: 192.0.2.1, dev: eth0}\n", 10_000),
+		"a chain of services":     "id: 8\nservices:\n" + strings.Repeat("- {name: a, command: [x], after: [b]}\n", 20_000),
 		"a long word":             "id: 8\nname: " + strings.Repeat("a", document.MaxSize-100),
 		"a long number":           "id: " + strings.Repeat("9", document.MaxSize-100),
 		"a long key":              strings.Repeat("a", 1<<20) + ": 1\n",

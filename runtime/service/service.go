@@ -100,9 +100,15 @@ func (s Service) Validate() []Problem {
 	return problems
 }
 
+// maxServices bounds what it takes to see that none is started after itself.
+const maxServices = 256
+
 // Validate reports everything that is wrong with a virtual server's list of
 // services; paths begin with "services[i].".
 func Validate(services []Service) []Problem {
+	if len(services) > maxServices {
+		return []Problem{{"services", fmt.Errorf("%d are too many: at most %d", len(services), maxServices)}}
+	}
 	var problems []Problem
 	seen := map[string]bool{}
 	for i, s := range services {
