@@ -50,7 +50,7 @@ access: [{certificate: prometheus, servers: [all], ask: [metrics]}]
 		transfer(t, s, "vs8", "192.0.2.8", 10_000)
 		return err
 	})
-	p.checkSeries(t, metricsNow(t, s.Host))
+	soon(t, func() error { return p.compareSeries(metricsNow(t, s.Host)) }) // ICMP's types come with their first message
 	p.checkRules(t)
 	p.checkDashboard(t)
 }
@@ -65,25 +65,27 @@ func certify(t *testing.T, dir string) {
 	lab.Replace(t, dir+"/prometheus.key", own.Key)
 }
 
-// checkSeries checks that it has, by OpenMetrics, every series of the older format.
-func (p prometheus) checkSeries(t *testing.T, want map[string]float64) {
-	t.Helper()
+// compareSeries tells what it lacks, by OpenMetrics, of the older format's series, and
+// the other way round.
+func (p prometheus) compareSeries(want map[string]float64) error {
 	points, err := p.query(`{job="vsrun", vs!="", __name__!~"vs:.*|.*_created"}`)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	have := make(map[string]bool)
 	for _, point := range points {
 		have[seriesKey(point.Metric["__name__"], point.Metric)] = true
 	}
+	var errs []error
 	for key := range want {
 		if !have[key] {
-			t.Errorf("Prometheus has not scraped %s", key)
+			errs = append(errs, fmt.Errorf("Prometheus has not scraped %s", key))
 		}
 	}
 	if len(have) != len(want) {
-		t.Errorf("Prometheus has %d series, and /metrics %d", len(have), len(want))
+		errs = append(errs, fmt.Errorf("Prometheus has %d series, and /metrics %d", len(have), len(want)))
 	}
+	return errors.Join(errs...)
 }
 
 func (p prometheus) checkRules(t *testing.T) {

@@ -179,9 +179,10 @@ func comparePush(before map[string]float64, points []point, after map[string]flo
 		}
 		key := seriesKey(point.Metric["__name__"], point.Metric)
 		pushed[key] = true
-		low, ok := before[key]
-		if v := point.value(); !ok || strings.HasPrefix(key, "vsrun_network") && (v < low || v > after[key]) {
-			errs = append(errs, fmt.Errorf("%s is pushed as %v, and was %v before and %v after", key, v, low, after[key]))
+		low, high := before[key], after[key] // ICMP's types are counted from their first message on
+		_, ok := after[key]
+		if v := point.value(); !ok || strings.HasPrefix(key, "vsrun_network") && (v < low || v > high) {
+			errs = append(errs, fmt.Errorf("%s is pushed as %v, and was %v before and %v after", key, v, low, high))
 		}
 	}
 	for key := range before {
