@@ -21,11 +21,11 @@ const module = "github.com/vsrun/vsrun"
 // allowed are the rooms that the product has, and what of ours each may import.
 // Nothing points back up.
 var allowed = map[string][]string{
-	"cmd/vsrun":       {"cmd/vsrun/screen", "agent", "nsutil/cgroup", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
-	"cmd/vsd":         {"agent", "runtime", "plumbing", "nsutil", "stats"},
+	"cmd/vsrun":       {"cmd/vsrun/screen", "runtime/agent", "nsutil/cgroup", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
+	"cmd/vsd":         {"runtime/agent", "runtime", "plumbing", "nsutil", "stats"},
 	"cmd/ipmd":        {"runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd", "stats/push"},
 	"cmd/vs-init":     {"runtime/service"},
-	"agent":           {"runtime", "runtime/service", "plumbing", "nsutil"},
+	"runtime/agent":   {"runtime", "runtime/service", "plumbing", "nsutil"},
 	"runtime":         {"document", "nsutil/cgroup", "runtime/service", "runtime/units", "runtime/volume", "plumbing", "nsutil", "stats", "stats/ipmd", "stats/ledger"},
 	"runtime/service": {"nsutil/cgroup", "nsutil"},
 	"runtime/units":   {"nsutil/cgroup", "runtime/service"},

@@ -12,8 +12,8 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/vsrun/vsrun/agent"
 	"github.com/vsrun/vsrun/runtime"
+	"github.com/vsrun/vsrun/runtime/agent"
 )
 
 // A job is one of the things that vsd does, until ctx ends. What it can live with it

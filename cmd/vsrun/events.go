@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vsrun/vsrun/agent"
 	"github.com/vsrun/vsrun/plumbing"
+	"github.com/vsrun/vsrun/runtime/agent"
 )
 
 func (a *app) eventsCommand() *cobra.Command {

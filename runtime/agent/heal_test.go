@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vsrun/vsrun/agent"
+	"github.com/vsrun/vsrun/runtime/agent"
 	"github.com/vsrun/vsrun/test/lab"
 )
 
