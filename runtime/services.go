@@ -281,8 +281,12 @@ func (r *Runtime) stopServices(ctx context.Context, id int, timeout time.Duratio
 	return killed, nil
 }
 
-// clear removes what an init that has ended leaves.
+// clear removes what an init that has ended leaves. A cgroup of a virtual server that
+// there is no trace of here is another's: cgroups are the machine's.
 func (r *Runtime) clear(id int) error {
+	if !exists(r.vsDir(id)) && !exists(r.Store.path(id)) {
+		return nil
+	}
 	if err := service.Clear(r.socket(id)); err != nil {
 		return err
 	}

@@ -162,6 +162,7 @@ func gcKeepsCgroups(t *testing.T, s *site) {
 	if r := s.Vsrun("gc"); r.Code != 0 || !strings.Contains(r.Stderr, want) {
 		t.Error(r)
 	}
+	s.MustVsrun(t, "destroy", "5")
 	if err := other.Process.Signal(syscall.Signal(0)); err != nil {
 		t.Error("it was killed: ", err)
 	}
