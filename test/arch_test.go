@@ -22,8 +22,9 @@ const module = "github.com/vsrun/vsrun"
 // Nothing points back up.
 var allowed = map[string][]string{
 	"cmd/vsrun":       {"cmd/vsrun/screen", "runtime/agent", "nsutil/cgroup", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
-	"cmd/vsd":         {"runtime/agent", "runtime", "plumbing", "nsutil", "stats"},
-	"cmd/ipmd":        {"runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd", "stats/push"},
+	"cmd/daemon":      {},
+	"cmd/vsd":         {"cmd/daemon", "runtime/agent", "runtime", "plumbing", "nsutil", "stats"},
+	"cmd/ipmd":        {"cmd/daemon", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd", "stats/push"},
 	"cmd/vs-init":     {"runtime/service"},
 	"runtime/agent":   {"runtime", "runtime/service", "plumbing", "nsutil"},
 	"runtime":         {"document", "nsutil/cgroup", "runtime/service", "runtime/units", "runtime/volume", "plumbing", "nsutil", "stats", "stats/ipmd", "stats/ledger"},

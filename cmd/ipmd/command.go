@@ -7,10 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsrun/vsrun/cmd/daemon"
 	"github.com/vsrun/vsrun/stats/ipmd"
 )
 
@@ -19,15 +19,10 @@ var version string
 
 // options are the command line's.
 type options struct {
-	stateDir string
-	runDir   string
-	netnsDir string
-	socket   string // "" is ipmd.sock in runDir
-	config   string
+	daemon.Dirs
+	socket string // "" is ipmd.sock in runDir
+	config string
 }
-
-// A usageError is a command line that cannot be understood.
-type usageError struct{ error }
 
 const about = `ipmd answers stats requests on a unix socket: what each virtual server received
 and sent, by interface and in total, and its IP, ICMP, TCP and UDP counters.
@@ -77,49 +72,21 @@ const examples = `  ipmd
 
 func newCommand() *cobra.Command {
 	var o options
-	cmd := &cobra.Command{
-		Use:           "ipmd [flags]",
-		Short:         "Answer stats requests for the virtual servers of this host",
-		Long:          about,
-		Example:       examples,
-		Version:       cmp.Or(version, buildVersion()),
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("cannot understand %q: there are only flags", args[0])}
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
-	}
-	cmd.SetVersionTemplate("ipmd {{.Version}}\n")
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("cannot understand the flags: %w", err)}
-	})
+	cmd := daemon.Command(&cobra.Command{
+		Use:     "ipmd",
+		Short:   "Answer stats requests for the virtual servers of this host",
+		Long:    about,
+		Example: examples,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
+	}, version, &o.Dirs)
 	flags := cmd.Flags()
-	flags.SortFlags = false
-	flags.StringVar(&o.stateDir, "state-dir", fromEnv("VSRUN_STATE_DIR", "/var/lib/vsrun"), "`directory` of saved virtual servers (VSRUN_STATE_DIR)")
-	flags.StringVar(&o.runDir, "run-dir", fromEnv("VSRUN_RUN_DIR", "/run/vsrun"), "`directory` of sockets and locks (VSRUN_RUN_DIR)")
-	flags.StringVar(&o.netnsDir, "netns-dir", fromEnv("VSRUN_NETNS_DIR", "/run/netns"), "`directory` of network namespaces (VSRUN_NETNS_DIR)")
 	flags.StringVar(&o.config, "config", defaultConfig, "configuration `file`; the default one may be missing")
 	flags.StringVar(&o.socket, "socket", "", "`path` to answer on (default ipmd.sock in the run directory)")
 	return cmd
 }
 
-// fromEnv is an environment variable, where empty is as good as unset.
-func fromEnv(name, otherwise string) string { return cmp.Or(os.Getenv(name), otherwise) }
-
-// buildVersion is what the go command knows of the module's version.
-func buildVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
-}
-
 func serve(ctx context.Context, o options) error {
-	socket, err := filepath.Abs(cmp.Or(o.socket, filepath.Join(o.runDir, "ipmd.sock")))
+	socket, err := filepath.Abs(cmp.Or(o.socket, filepath.Join(o.Run, "ipmd.sock")))
 	if err != nil {
 		return fmt.Errorf("cannot find the socket's directory: %w", err)
 	}

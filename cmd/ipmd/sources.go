@@ -30,7 +30,7 @@ func keep(ctx context.Context, o options, log *slog.Logger) (*stats.Reader, erro
 // ledgers adds to samples what was counted over all lives. What keeps it from that is
 // logged once, until it is another thing.
 func ledgers(o options, log *slog.Logger) func(*stats.Sample) {
-	book := runtime.OpenStore(o.stateDir).Ledgers()
+	book := runtime.OpenStore(o.State).Ledgers()
 	var said sync.Map // by the virtual server's ID
 	return func(s *stats.Sample) {
 		err := book.Tell(s)
@@ -47,7 +47,7 @@ func ledgers(o options, log *slog.Logger) func(*stats.Sample) {
 // sources lists the enabled virtual servers. A record that cannot be read takes
 // only its own virtual server's figures away, and is logged once.
 func sources(o options, log *slog.Logger) func(context.Context) ([]stats.Source, error) {
-	listing := runtime.OpenStore(o.stateDir).Listing(o.netnsDir)
+	listing := runtime.OpenStore(o.State).Listing(o.Netns)
 	var logged atomic.Pointer[string]
 	return func(context.Context) ([]stats.Source, error) {
 		list, err := listing.Sources()

@@ -1,15 +1,13 @@
 package main
 
 import (
-	"cmp"
-	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsrun/vsrun/cmd/daemon"
 	"github.com/vsrun/vsrun/runtime"
 )
 
@@ -18,14 +16,9 @@ var version string
 
 // options are the command line's.
 type options struct {
-	stateDir string
-	runDir   string
-	netnsDir string
-	every    time.Duration
+	daemon.Dirs
+	every time.Duration
 }
-
-// A usageError is a command line that cannot be understood.
-type usageError struct{ error }
 
 const about = `vsd keeps virtual servers as they should be: it brings up those that are not, hears
 from the kernel when something is changed, and mends it at once. vsrun diff shows
@@ -39,25 +32,16 @@ const examples = `  vsd
 
 func newCommand() *cobra.Command {
 	var o options
-	cmd := &cobra.Command{
-		Use:           "vsd [flags]",
-		Short:         "Keep the virtual servers of this host as they should be",
-		Long:          about,
-		Example:       examples,
-		Version:       cmp.Or(version, buildVersion()),
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("cannot understand %q: there are only flags", args[0])}
-			}
-			return nil
-		},
+	cmd := daemon.Command(&cobra.Command{
+		Use:     "vsd",
+		Short:   "Keep the virtual servers of this host as they should be",
+		Long:    about,
+		Example: examples,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.every < time.Second {
-				return usageError{fmt.Errorf("cannot checkpoint every %v: it must be 1s at least", o.every)}
+				return daemon.Usagef("cannot checkpoint every %v: it must be 1s at least", o.every)
 			}
-			r, err := runtime.Open(o.stateDir, o.runDir, o.netnsDir)
+			r, err := runtime.Open(o.State, o.Run, o.Netns)
 			if err != nil {
 				return err
 			}
@@ -65,27 +49,7 @@ func newCommand() *cobra.Command {
 			r.Warn = func(err error) { log.Warn(err.Error()) }
 			return run(cmd.Context(), r, o.every, log)
 		},
-	}
-	cmd.SetVersionTemplate("vsd {{.Version}}\n")
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("cannot understand the flags: %w", err)}
-	})
-	flags := cmd.Flags()
-	flags.SortFlags = false
-	flags.StringVar(&o.stateDir, "state-dir", fromEnv("VSRUN_STATE_DIR", "/var/lib/vsrun"), "`directory` of saved virtual servers (VSRUN_STATE_DIR)")
-	flags.StringVar(&o.runDir, "run-dir", fromEnv("VSRUN_RUN_DIR", "/run/vsrun"), "`directory` of sockets and locks (VSRUN_RUN_DIR)")
-	flags.StringVar(&o.netnsDir, "netns-dir", fromEnv("VSRUN_NETNS_DIR", "/run/netns"), "`directory` of network namespaces (VSRUN_NETNS_DIR)")
-	flags.DurationVar(&o.every, "checkpoint", time.Minute, "how often what was counted is written (vsrun ledger): the most that a power failure takes")
+	}, version, &o.Dirs)
+	cmd.Flags().DurationVar(&o.every, "checkpoint", time.Minute, "how often what was counted is written (vsrun ledger): the most that a power failure takes")
 	return cmd
-}
-
-// fromEnv is an environment variable, where empty is as good as unset.
-func fromEnv(name, otherwise string) string { return cmp.Or(os.Getenv(name), otherwise) }
-
-// buildVersion is what the go command knows of the module's version.
-func buildVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }
