@@ -144,6 +144,9 @@ func (r *Runtime) judge(ctx context.Context, id int) (found Litter, s sweep, err
 	}
 	unwanted, stop := none || vs.Disabled, false
 	switch path := r.place(id).Path(); {
+	case none && !exists(r.keepDir(id)) && r.published(id) == plumbing.Ours:
+		found.Kept = append(found.Kept, fmt.Sprintf("namespace %s: %s has no trace of vs%d, so it may be another state directory's; to remove it: vsrun destroy %d", path, r.StateDir, id, id))
+		return found, nil, nil
 	case unwanted && r.published(id) == plumbing.Ours:
 		found.add("namespace %s %s", path, of)
 		stop = true
@@ -238,7 +241,7 @@ func (r *Runtime) judgeFiles(id int, none bool, found *Litter) (s sweep) {
 	}
 	switch dir := r.keepDir(id); {
 	case !none || !exists(dir):
-	case holdsSomething(filepath.Join(dir, "private")) || holdsSomething(r.volumesDir(id)):
+	case holdsSomething(filepath.Join(dir, "private")), holdsSomething(r.volumesDir(id)), hasLedger(dir):
 		found.Kept = append(found.Kept, fmt.Sprintf("%s: data of vs%d, which there is not; to remove it: vsrun destroy %d", dir, id, id))
 	default:
 		found.add("logs of vs%d, which there is not, in %s", id, dir)
@@ -250,6 +253,12 @@ func (r *Runtime) judgeFiles(id int, none bool, found *Litter) (s sweep) {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
+}
+
+// hasLedger tells whether there is one, or one that was put aside.
+func hasLedger(dir string) bool {
+	found, _ := filepath.Glob(filepath.Join(dir, "ledger*"))
+	return len(found) > 0
 }
 
 func holdsSomething(dir string) bool {

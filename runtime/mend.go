@@ -30,6 +30,9 @@ func (r *Runtime) Mend(ctx context.Context, id int, begin func([]Drift) bool) (d
 		return nil, err
 	}
 	defer unlock()
+	if r.IsDown() { // perhaps since a moment ago
+		return nil, nil
+	}
 	vs, err := r.Store.Load(id)
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
@@ -51,6 +54,9 @@ func (r *Runtime) MendPort(ctx context.Context, name string, begin func([]Drift)
 		return nil, err
 	}
 	defer unlock()
+	if r.IsDown() {
+		return nil, nil
+	}
 	p, err := r.Store.loadPort(name)
 	if errors.Is(err, ErrNoPort) {
 		return nil, nil

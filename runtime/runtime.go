@@ -250,7 +250,12 @@ func (r *Runtime) Destroy(ctx context.Context, id int, timeout time.Duration) (k
 		return nil, err
 	}
 	defer unlock()
-	if _, err := r.Store.Load(id); err != nil && !errors.Is(err, ErrNotFound) {
+	vs, err := r.Store.Load(id)
+	if err == nil && !vs.Disabled { // or vsd would bring it up again after a crash, without its data
+		vs.Disabled = true
+		err = r.Store.save(vs)
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, err
 	}
 	killed, err = r.stop(ctx, id, timeout)
