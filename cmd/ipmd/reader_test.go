@@ -64,7 +64,7 @@ func counterFiles(p *exec.Cmd) (n int) {
 func TestRaisesItsLimit(t *testing.T) {
 	daemon, _, _ := start(t)
 	var limit unix.Rlimit
-	if err := unix.Prlimit(daemon.Process.Pid, unix.RLIMIT_NOFILE, nil, &limit); err != nil || limit.Cur != limit.Max {
+	if err := unix.Prlimit(daemon.Process.Pid, unix.RLIMIT_NOFILE, nil, &limit); err != nil || limit.Cur < limit.Max-1 { // Go leaves one out
 		t.Errorf("%+v, %v", limit, err)
 	}
 }
