@@ -29,6 +29,7 @@ type Agent struct {
 	announce map[subject]bool      // what is to be announced then
 	busy     map[subject]bool      // what is being looked at
 	done     chan result
+	anew     <-chan time.Time // when to begin anew, after not all could be seen
 	world    world
 	watching sync.WaitGroup // for inits to end
 }
@@ -106,6 +107,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			ask()
 		case r := <-a.done:
 			a.end(ctx, r)
+		case <-a.anew:
+			a.lookAtAll()
 		case <-timer.C:
 		case <-ctx.Done():
 		}

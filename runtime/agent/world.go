@@ -77,9 +77,11 @@ func (a *Agent) lookAtAll() {
 	w := &a.world
 	old := w.servers
 	w.servers, w.bonds, w.named = map[int]*server{}, map[string]plumbing.Bond{}, map[int]int{}
+	a.anew = nil
 	links, err := w.ear.Links()
-	if err != nil {
+	if err != nil { // what is missing tells nobody whom a change concerns
 		a.log.Warn("cannot look at the host's devices", "err", err)
+		a.anew = time.After(time.Second)
 	}
 	w.links = links
 	list, err := a.runtime.Store.List()
