@@ -55,6 +55,11 @@ func (s *Server) reindex(old *index, sources []stats.Source) *index {
 		}
 	}
 	if old != nil && kept < len(old.entries) {
+		for _, e := range old.entries {
+			if fresh.byWord[strconv.Itoa(e.src.ID)] != e {
+				e.retire() // before: no later cursor is given out with its figures
+			}
+		}
 		s.sampler.forget()
 	}
 	return fresh

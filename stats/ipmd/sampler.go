@@ -23,8 +23,9 @@ type sampler struct {
 	crowded func()
 	enough  atomic.Int64
 
-	changes atomic.Uint64 // of figures, one for each sample that differs from the last
-	gone    atomic.Uint64 // the change at which a virtual server was last seen gone
+	counting sync.Mutex    // who changes the next two
+	changes  atomic.Uint64 // of figures, one for each sample that differs from the last
+	gone     atomic.Uint64 // the change at which a virtual server was last seen gone
 
 	held  atomic.Int64 // samples that are in use
 	spare sync.Pool    // of *shared
@@ -57,10 +58,22 @@ type entry struct {
 	changed uint64    // the change at which its figures did
 	tried   time.Time // when the last reading began, and
 	err     error     // how it ended
+	retired bool      // it is in no list any more
 }
 
 func newEntry(src stats.Source) *entry {
 	return &entry{src: src, reading: make(chan struct{}, 1)}
+}
+
+// retire has nobody told of it any more, not even those who still have a list with it.
+func (e *entry) retire() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.retired = true
+	if e.last != nil {
+		e.last.release()
+		e.last = nil
+	}
 }
 
 // A shared sample stays as it is as long as anybody holds it. Its memory is used again
@@ -152,6 +165,9 @@ func (p *sampler) sample(e *entry) error {
 	err := p.read(e.src, &s.sample)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.retired {
+		err = fs.ErrNotExist
+	}
 	e.tried, e.err = s.began, err
 	last := e.last
 	switch {
@@ -165,7 +181,7 @@ func (p *sampler) sample(e *entry) error {
 		last = nil
 	default:
 		if last == nil || !last.sample.Same(&s.sample) {
-			e.changed = p.changes.Add(1)
+			e.changed = p.change()
 		}
 		e.last = s
 	}
@@ -178,8 +194,21 @@ func (p *sampler) sample(e *entry) error {
 	return err
 }
 
-// forget has nobody told of changes alone who asks with a cursor of until now.
-func (p *sampler) forget() { p.gone.Store(p.changes.Add(1)) }
+// change counts one more.
+func (p *sampler) change() uint64 {
+	p.counting.Lock()
+	defer p.counting.Unlock()
+	return p.changes.Add(1)
+}
+
+// forget has nobody told of changes alone who asks with a cursor of until now. Whoever
+// gets a later cursor finds gone set already, and is told everything with it.
+func (p *sampler) forget() {
+	p.counting.Lock()
+	defer p.counting.Unlock()
+	p.gone.Store(p.changes.Load() + 1)
+	p.changes.Add(1)
+}
 
 // fresh is a sample to read into, which the caller holds.
 func (p *sampler) fresh() *shared {

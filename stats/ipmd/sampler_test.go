@@ -122,6 +122,53 @@ func TestSamplesStayAsLongAsTheyAreHeld(t *testing.T) {
 	}
 }
 
+// A virtual server that is in the list no more is told of to nobody, not even to who
+// has the old list, and holds no sample.
+func TestWhatLeavesTheListIsRetired(t *testing.T) {
+	s := three(t)
+	s.prepare()
+	old, err := s.list(t.Context())
+	must(t, err)
+	e := old.find("8")
+	must(t, s.sampler.refresh(t.Context(), e, noOlder(0)))
+	s.Sources = func(context.Context) ([]stats.Source, error) { return nil, nil }
+	_, err = s.list(t.Context())
+	must(t, err)
+	if n := s.sampler.held.Load(); n != 0 {
+		t.Errorf("%d samples are held", n)
+	}
+	if err := s.sampler.refresh(t.Context(), e, noOlder(time.Hour)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+	if last, _ := e.take(); last != nil {
+		t.Error("its last sample is still told")
+	}
+}
+
+// Who gets a cursor of after a going has been told everything with it.
+func TestCursorsFollowTheGoing(t *testing.T) {
+	var p sampler
+	var goings sync.WaitGroup
+	for range 4 {
+		goings.Go(func() {
+			for range 200_000 {
+				p.forget()
+			}
+		})
+	}
+	ended := waited(&goings)
+	for {
+		if cursor, gone := p.changes.Load(), p.gone.Load(); gone < cursor {
+			t.Fatalf("the cursor is at %d, the last going at %d", cursor, gone)
+		}
+		select {
+		case <-ended:
+			return
+		default:
+		}
+	}
+}
+
 // A sample is as old as is asked for.
 func TestMaxAge(t *testing.T) {
 	s := three(t)
