@@ -28,6 +28,10 @@ type Handle struct {
 	// Deleting, where there is one, is called when a link inside is down, so that it
 	// counts no more, and is about to be deleted.
 	Deleting func(dev ...string)
+
+	// Deleted, where there is one, is called when a link inside is gone, before another
+	// takes its name.
+	Deleted func()
 }
 
 // Open opens the namespace at a place, whether it is there or not. It must be

@@ -142,7 +142,13 @@ func (s delLink) apply(_ context.Context, h *Handle) error {
 	if h.Deleting != nil {
 		h.Deleting(s.dev)
 	}
-	return unlessGone(h.inside.one(linkDelete(index)))
+	if err := unlessGone(h.inside.one(linkDelete(index))); err != nil {
+		return err
+	}
+	if h.Deleted != nil {
+		h.Deleted()
+	}
+	return nil
 }
 
 // markLink writes whose a link is where `ip link` shows it.

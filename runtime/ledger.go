@@ -76,7 +76,8 @@ func (r *Runtime) never(vs VirtualServer) {
 	r.warn(r.Store.Ledgers().Never(context.Background(), vs.account(nothing)))
 }
 
-// closing is what is to be done when links are down, before they are deleted.
+// closing is what is to be done when links are down, before they are deleted, and again
+// when they are gone.
 func (r *Runtime) closing(h *plumbing.Handle, vs VirtualServer) func(dev ...string) {
 	return func(dev ...string) {
 		r.warn(r.Store.Ledgers().Closing(context.Background(), inside(h, vs), dev...))

@@ -300,6 +300,7 @@ func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
 	defer h.Close()
 	fresh := h.Namespace() == nil
 	h.Deleting = r.closing(h, vs)
+	h.Deleted = func() { h.Deleting() }
 	err = r.plumb(ctx, h, vs)
 	if err != nil && h.Namespace() == nil {
 		r.never(vs)

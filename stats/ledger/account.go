@@ -199,11 +199,12 @@ func (a *account) toOpen(now reading) {
 		a.gone(now.Time)
 	}
 	if a.Last.Phase == closed {
-		a.Last.Phase, a.Last.Time = opening, now.Time
-		for k := range a.Last.Links {
-			a.Last.Links[k].Closed = false
-		}
-		a.dirty = true
+		a.Last.Phase, a.Last.Time, a.dirty = opening, now.Time, true
+	}
+	for k := range a.Last.Links { // one that was left, as by a teardown that was killed
+		l := &a.Last.Links[k]
+		a.dirty = a.dirty || l.Closed
+		l.Closed = false
 	}
 }
 

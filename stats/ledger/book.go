@@ -231,7 +231,9 @@ func (b *Book) Leaving(ctx context.Context, s Source, names ...string) error {
 	return b.change(ctx, s, func(a *account, now reading) error { a.toLeave(now, names...); return nil })
 }
 
-// Closing is Leaving for interfaces alone: the virtual server stays, or gets others.
+// Closing is Leaving for interfaces alone: the virtual server stays, or gets others. It
+// is to be called once more when they are gone, without names: only then is one that is
+// made anew, and counts more than the one before it, not taken for that.
 func (b *Book) Closing(ctx context.Context, s Source, names ...string) error {
 	return b.change(ctx, s, func(a *account, now reading) error { a.toClose(now, names...); return nil })
 }

@@ -138,7 +138,7 @@ func (w *world) enable() {
 		}
 		for name := range w.links {
 			if !slices.Contains(w.document, name) {
-				w.delete(name, w.book.Closing)
+				w.close(name)
 			}
 		}
 		for _, name := range w.document {
@@ -159,7 +159,7 @@ func (w *world) remake() {
 	w.do(func() {
 		w.check(w.book.Opening(w.Context(), w.source()))
 		for _, name := range slices.Sorted(maps.Keys(w.links)) {
-			w.delete(name, w.book.Closing)
+			w.close(name)
 			w.links[name] = &device{up: true}
 		}
 	})
@@ -179,7 +179,7 @@ func (w *world) fail() {
 			w.links[name] = &device{up: true}
 		}
 		for _, name := range w.document {
-			w.delete(name, w.book.Closing)
+			w.close(name)
 		}
 		w.vanish()
 		w.check(w.book.Never(w.Context(), w.source()))
@@ -192,6 +192,14 @@ func (w *world) delete(name string, closing func(context.Context, Source, ...str
 	w.check(closing(w.Context(), w.source(), name))
 	w.killed()
 	delete(w.links, name)
+}
+
+// close deletes an interface of a virtual server that stays.
+func (w *world) close(name string) {
+	w.delete(name, w.book.Closing)
+	w.killed()
+	w.check(w.book.Closing(w.Context(), w.source()))
+	w.killed()
 }
 
 func (w *world) disable() {

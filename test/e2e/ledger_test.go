@@ -143,6 +143,25 @@ func TestLedger(t *testing.T) {
 	}
 }
 
+// An interface that is made anew counts from zero: what the one before it had is not
+// lost, though the new one counts more before anybody looks.
+func TestLedgerOfAnInterfaceMadeAnew(t *testing.T) {
+	a := newAudit(t, newSite(t))
+	for k := range 3 {
+		for range 1 << k {
+			a.send(t)
+		}
+		document := fmt.Sprintf("id: 8\ninterfaces:\n- {name: eth0, port: eth1, mac: 02:00:00:00:01:%02x, addresses: [192.0.2.8/24]}\n", k)
+		if r := a.VsrunIn(document, "apply", "--no-probe", "-f", "-"); r.Code != 0 {
+			t.Fatal(r)
+		}
+	}
+	a.check(t, "its MAC was changed, and again")
+	a.MustVsrun(t, "disable", "8")
+	a.check(t, "disable")
+	a.expectGaps(t, "all of this", 0)
+}
+
 // startVSD starts vsd, which has written what was counted when this returns.
 func startVSD(t *testing.T, h *lab.Host, args ...string) *lab.Process {
 	t.Helper()
