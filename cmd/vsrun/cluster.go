@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/vsrun/vsrun/runtime"
 	"github.com/vsrun/vsrun/stats"
 	"github.com/vsrun/vsrun/stats/ipmd"
 )
@@ -41,8 +39,12 @@ func (k *clusterQuestion) check(watched, direct bool) error {
 }
 
 // clusterStats prints what the nodes have that answer, and says which do not.
-func (a *app) clusterStats(ctx context.Context, r *runtime.Runtime, args []string, k clusterQuestion, o statsOutput) error {
-	answer, err := ipmd.Client{Socket: filepath.Join(r.RunDir, "ipmd.sock")}.ClusterStats(ctx, k.nodes, args...)
+func (a *app) clusterStats(ctx context.Context, args []string, k clusterQuestion, o statsOutput) error {
+	client, err := a.ipmd()
+	if err != nil {
+		return err
+	}
+	answer, err := client.ClusterStats(ctx, k.nodes, args...)
 	if err == nil || len(answer.Samples) > 0 {
 		if printed := a.printCluster(answer, o); printed != nil {
 			return printed

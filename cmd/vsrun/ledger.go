@@ -24,12 +24,12 @@ ledger goes on, also after a reboot and on another node.
 
 It is written when a virtual server is taken off the network, and by vsd every minute
 (vsd --checkpoint). What a power failure, or who deletes a namespace by hand, takes
-along is missing, and counted as a gap: GAPS is how many, and LOST how long ago the
-last figures had been written, in all. Figures that are written never go back.
+along is missing, and counted as a gap: GAPS is how many, and LOST the time that they
+are about, all together. Figures that are written never go back.
 
-  vsrun ledger show 8                              the totals, by interface and protocol
+  vsrun ledger show 8                                     the totals, by interface and protocol
   vsrun ledger export 8 | ssh b vsrun ledger import 8 -   take them along to node b
-  vsrun ledger reset 8                             begin again at zero
+  vsrun ledger reset 8                                    begin again at zero
 
 Disable a virtual server before the export, or export it again afterwards: importing
 counts nothing twice, and a later export takes the place of an earlier one.`,

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -54,16 +56,15 @@ status is 1.`,
 				return usagef("--neighbours are counted once, and on this host: neither --watch nor --cluster and --node go with it")
 			}
 			o.sum = len(args) == 0
-			r, err := a.runtime()
+			var err error
 			switch {
-			case err != nil:
 			case k.asked():
-				err = a.clusterStats(c.Context(), r, args, k, o)
+				err = a.clusterStats(c.Context(), args, k, o)
 			case again:
 				o.exact = c.Flags().Changed("human") && !o.human
-				err = a.watchStats(c.Context(), r, args, &w, o)
+				err = a.watchStats(c.Context(), args, &w, o)
 			default:
-				err = a.stats(c.Context(), r, args, &w, o)
+				err = a.stats(c.Context(), args, &w, o)
 			}
 			if err != nil {
 				return fmt.Errorf("cannot read counters: %w", err)
@@ -93,11 +94,11 @@ type statsOutput struct {
 // isTable tells whether people read it, and no MIB is shown.
 func (o statsOutput) isTable() bool { return o.format == "table" || o.format == "wide" }
 
-func (a *app) stats(ctx context.Context, r *runtime.Runtime, args []string, w *watch, o statsOutput) error {
+func (a *app) stats(ctx context.Context, args []string, w *watch, o statsOutput) error {
 	w.tables.Store(o.isTable())
-	samples, err := a.samples(ctx, r, args, w)
+	samples, err := a.samples(ctx, args, w)
 	if err == nil && o.neighbours {
-		err = r.CountNeighbours(samples)
+		err = a.countNeighbours(samples)
 	}
 	if err != nil {
 		return err
@@ -105,22 +106,49 @@ func (a *app) stats(ctx context.Context, r *runtime.Runtime, args []string, w *w
 	return a.print(o.format, samples, func(out io.Writer, _ bool) { o.table(out, samples) })
 }
 
-func (a *app) samples(ctx context.Context, r *runtime.Runtime, args []string, w *watch) ([]stats.Sample, error) {
+// samples asks ipmd, who knows whom it may tell what. What it has not heard of may be
+// stored all the same, which root alone can see.
+func (a *app) samples(ctx context.Context, args []string, w *watch) ([]stats.Sample, error) {
 	if w.direct {
-		return r.Stats(ctx, args...)
+		return a.samplesHere(ctx, args)
 	}
-	answer, err := ipmd.Client{Socket: filepath.Join(r.RunDir, "ipmd.sock")}.Ask(ctx,
-		ipmd.Query{IDs: args, MaxAge: ipmd.Now, WithoutMIB: w.tables.Load()})
-	samples := answer.Samples
-	// An ipmd that does not know one may be one that has not heard of it, or
-	// it is not enabled: what is stored tells.
-	if errors.Is(err, ipmd.ErrNotRunning) || errors.Is(err, ipmd.ErrNotFound) {
-		hint := hintOf(err)
-		if samples, err = r.Stats(ctx, args...); errors.Is(err, runtime.ErrNotFound) && hint != "" {
-			err = &plumbing.Refusal{Err: err, Cure: hint}
-		}
+	client, err := a.ipmd()
+	if err != nil {
+		return nil, err
+	}
+	answer, err := client.Ask(ctx, ipmd.Query{IDs: args, MaxAge: ipmd.Now, WithoutMIB: w.tables.Load()})
+	unheard := errors.Is(err, ipmd.ErrNotFound)
+	if !unheard && !errors.Is(err, ipmd.ErrNotRunning) && !errors.Is(err, fs.ErrPermission) || unheard && os.Geteuid() != 0 {
+		return answer.Samples, err
+	}
+	hint := hintOf(err)
+	samples, err := a.samplesHere(ctx, args)
+	if errors.Is(err, runtime.ErrNotFound) && hint != "" {
+		err = &plumbing.Refusal{Err: err, Cure: hint}
 	}
 	return samples, err
+}
+
+func (a *app) samplesHere(ctx context.Context, args []string) ([]stats.Sample, error) {
+	r, err := a.runtime()
+	if err != nil {
+		return nil, err
+	}
+	return r.Stats(ctx, args...)
+}
+
+func (a *app) countNeighbours(samples []stats.Sample) error {
+	r, err := a.runtime()
+	if err != nil {
+		return err
+	}
+	return r.CountNeighbours(samples)
+}
+
+// ipmd is the client of this host's.
+func (a *app) ipmd() (ipmd.Client, error) {
+	dir, err := filepath.Abs(a.runDir)
+	return ipmd.Client{Socket: filepath.Join(dir, "ipmd.sock")}, err
 }
 
 // hintOf is an error's cure, if it knows one.

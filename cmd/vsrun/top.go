@@ -54,12 +54,8 @@ Without colours where NO_COLOR is set, and in ASCII where the locale is.`,
 }
 
 func (a *app) top(ctx context.Context, t *top, w *watch, args []string) error {
-	r, err := a.runtime()
-	if err != nil {
-		return err
-	}
 	w.tables.Store(true)
-	first, err := a.samples(ctx, r, args, w) // what is wrong at once is said on the terminal
+	first, err := a.samples(ctx, args, w) // what is wrong at once is said on the terminal
 	if err != nil {
 		return err
 	}
@@ -68,7 +64,7 @@ func (a *app) top(ctx context.Context, t *top, w *watch, args []string) error {
 		return &plumbing.Refusal{Err: err, Cure: "vsrun stats --watch writes one reading after the other"}
 	}
 	t.take(reading{samples: first})
-	return errors.Join(show(ctx, s, t, a.readings(ctx, r, args, w)), s.Close())
+	return errors.Join(show(ctx, s, t, a.readings(ctx, args, w)), s.Close())
 }
 
 // A top is what is shown of virtual servers, and how.

@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsrun/vsrun/cmd/vsrun/screen"
-	"github.com/vsrun/vsrun/runtime"
 	"github.com/vsrun/vsrun/stats"
 )
 
@@ -46,7 +45,7 @@ type reading struct {
 
 // readings reads at each interval, the first time after one. A reading that takes
 // longer than that puts off the next one.
-func (a *app) readings(ctx context.Context, r *runtime.Runtime, args []string, w *watch) <-chan reading {
+func (a *app) readings(ctx context.Context, args []string, w *watch) <-chan reading {
 	readings := make(chan reading)
 	go func() {
 		ticker := time.NewTicker(w.interval)
@@ -57,7 +56,7 @@ func (a *app) readings(ctx context.Context, r *runtime.Runtime, args []string, w
 			case <-ctx.Done():
 				return
 			}
-			samples, err := a.samples(ctx, r, args, w)
+			samples, err := a.samples(ctx, args, w)
 			select {
 			case readings <- reading{samples, err}:
 			case <-ctx.Done():
@@ -101,15 +100,15 @@ func show(ctx context.Context, s *screen.Screen, v view, readings <-chan reading
 
 // watchStats shows readings in place on a terminal, and one after the other
 // elsewhere, until one fails.
-func (a *app) watchStats(ctx context.Context, r *runtime.Runtime, args []string, w *watch, o statsOutput) error {
+func (a *app) watchStats(ctx context.Context, args []string, w *watch, o statsOutput) error {
 	w.tables.Store(o.isTable())
-	first, err := a.samples(ctx, r, args, w)
+	first, err := a.samples(ctx, args, w)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	readings := a.readings(ctx, r, args, w)
+	readings := a.readings(ctx, args, w)
 	o.meter = &stats.Meter{}
 	if o.format == "table" && screen.Possible(os.Stdin, os.Stdout) == nil {
 		o.human = !o.exact

@@ -30,6 +30,10 @@ func Possible(in, out *os.File) error {
 	if !term.IsTerminal(int(in.Fd())) || !term.IsTerminal(int(out.Fd())) {
 		return errors.New("this is no terminal")
 	}
+	// Who changes a terminal in the background is stopped (SIGTTOU), as timeout(1) has it.
+	if group, err := unix.IoctlGetInt(int(in.Fd()), unix.TIOCGPGRP); err == nil && group != unix.Getpgrp() {
+		return errors.New("this is in the background of its terminal")
+	}
 	if name := os.Getenv("TERM"); name == "" || name == "dumb" {
 		return fmt.Errorf("a terminal with TERM=%s cannot be drawn on", name)
 	}
