@@ -34,7 +34,7 @@ type grant struct {
 
 // grant is what somebody may be told when he asks for one of askable; ErrForbidden
 // when that is nothing. A peer may ask everything. Without rules, so may whoever
-// could connect to the socket, but for those who could only while there were some.
+// could connect to the socket, but for those who could only because of some.
 func (c Config) grant(who Identity, what string) (grant, error) {
 	g := grant{who: who, all: who.root() || c.isPeer(who) || len(c.Access) == 0 && who.Local && !who.stray}
 	for _, r := range c.Access {

@@ -79,10 +79,40 @@ func TestAccessFollowsTheConfiguration(t *testing.T) {
 			t.Errorf("%s: mode %v, %v", text, fi.Mode(), err)
 		}
 	}
-	// Who got in by a rule has no more to say when there are none.
-	stranger := Identity{Local: true, UID: 1009, stray: true}
-	if _, err := DefaultConfig().grant(stranger, askStats); err == nil {
-		t.Errorf("%+v may ask", stranger)
+}
+
+// Who is accepted without rules, but connected while the socket was open to all, has
+// nothing to say; its owner and its group do.
+func TestAccessWhenTheRulesAreRemoved(t *testing.T) {
+	lab.NeedRoot(t, "several users ask")
+	s := three(t)
+	socket := openSocket(t, s)
+	must(t, os.Chown(socket, 0, 55))
+	must(t, os.Chmod(socket, 0o666)) // as between the two steps of a reload
+	for _, test := range []struct {
+		who    syscall.Credential
+		status int
+	}{
+		{syscall.Credential{Uid: 1001, Gid: 1}, 403},
+		{syscall.Credential{Uid: 1001, Gid: 55}, 200},
+		{syscall.Credential{Uid: 1001, Gid: 1, Groups: []uint32{55}}, 200},
+		{syscall.Credential{Uid: 0, Gid: 1}, 200},
+	} {
+		if status, body := askAs(t, socket, "/stats", &test.who); status != test.status {
+			t.Errorf("%+v: %d, want %d\n%s", test.who, status, test.status, body)
+		}
+	}
+}
+
+// A configuration that cannot be taken changes nothing.
+func TestConfigureWithoutTheSocket(t *testing.T) {
+	s := serverOf()
+	socket := openSocket(t, s)
+	must(t, os.Remove(socket))
+	config, err := ReadConfig(strings.NewReader("access: [{user: 1001, servers: [all]}]"), "config")
+	must(t, err)
+	if err := s.Configure(config); err == nil || len(s.configuration().Access) != 0 {
+		t.Errorf("%v, and then %+v", err, s.configuration().Access)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -27,7 +28,7 @@ type Identity struct {
 	// and its alternative ones.
 	Certificates []string
 
-	// stray tells that the socket was open to all when it connected.
+	// stray tells that it could connect only because the socket was open to all.
 	stray bool
 }
 
@@ -56,8 +57,22 @@ func (s *Server) withIdentity(ctx context.Context, nc net.Conn) context.Context 
 		return ctx
 	}
 	who := c.who
-	who.stray = len(s.configuration().Access) > 0
+	who.stray = s.isStray(who)
 	return context.WithValue(ctx, identityKey{}, who)
+}
+
+// isStray judges by whose the socket is, and not by its mode: it may have been another
+// when who is accepted now connected. That of systemd has the mode of its unit.
+func (s *Server) isStray(who Identity) bool {
+	s.mu.Lock()
+	socket := s.socket
+	s.mu.Unlock()
+	if socket == "" {
+		return len(s.configuration().Access) > 0
+	}
+	var file unix.Stat_t
+	err := unix.Stat(socket, &file)
+	return err != nil || who.UID != file.Uid && !slices.Contains(who.GIDs, file.Gid)
 }
 
 // identify is who makes a request.

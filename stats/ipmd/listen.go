@@ -164,18 +164,18 @@ func (s *Server) setSocket(path string) error {
 	s.mu.Lock()
 	s.socket = path
 	s.mu.Unlock()
-	return s.openSocket()
+	return s.openSocket(s.configuration())
 }
 
 // openSocket opens the socket to all while there are rules to judge them by.
-func (s *Server) openSocket() error {
+func (s *Server) openSocket(c Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.socket == "" {
 		return nil
 	}
 	mode := fs.FileMode(socketMode)
-	if len(s.configuration().Access) > 0 {
+	if len(c.Access) > 0 {
 		mode |= 0o006
 	}
 	if err := os.Chmod(s.socket, mode); err != nil {

@@ -95,14 +95,17 @@ func (s *Server) Configure(c Config) error {
 			return err
 		}
 	}
-	if err := s.configureRemote(c.Listen); err != nil {
+	if err := s.openSocket(c); err != nil {
 		return err
+	}
+	if err := s.configureRemote(c.Listen); err != nil {
+		return errors.Join(err, s.openSocket(s.configuration()))
 	}
 	s.config.Store(&c)
 	s.cluster.forget(c.Peers)
 	s.prepare()
 	s.sampler.forget() // somebody may see now what he could not before
-	return s.openSocket()
+	return nil
 }
 
 func (s *Server) configuration() Config {
