@@ -43,7 +43,7 @@ func (m *metricsWriter) totals() {
 	}
 }
 
-// mibGauges are those of the MIB that do not count on. The others do, but are named
+// mibGauges are those of the MIB that do not count on (RFC 4293, RFC 4022). The others do, but are named
 // without the _total that a counter has to have: node_exporter calls them untyped, too.
 var mibGauges = map[[2]string]bool{
 	{"Ip", "Forwarding"}: true, {"Ip", "DefaultTTL"}: true,

@@ -104,17 +104,9 @@ func (s Span) Counter(group, name string) (float64, bool) {
 	return float64(is-was) / s.seconds, true
 }
 
-// isLevel tells what RFC 4293 and RFC 4022 do not let count, but set or measure.
+// isLevel tells what does not count on, but is set or measured.
 func isLevel(group, name string) bool {
-	switch group {
-	case "Ip":
-		return name == "Forwarding" || name == "DefaultTTL"
-	case "nf_conntrack":
-		return name == "entries"
-	case "Tcp":
-		return slices.Contains([]string{"RtoAlgorithm", "RtoMin", "RtoMax", "MaxConn", "CurrEstab"}, name)
-	}
-	return false
+	return mibGauges[[2]string{group, name}] || group == "nf_conntrack" && name == entries
 }
 
 // A UseRate is what processes used in a second, on average. What the kernel does

@@ -75,8 +75,8 @@ func TestRatesOfNothing(t *testing.T) {
 
 func TestCounterRates(t *testing.T) {
 	was, is := at(0), at(2)
-	was.MIB = MIB{{"Tcp", []Counter{{"InSegs", 10}, {"CurrEstab", 1}, {"OutSegs", 9}}}}
-	is.MIB = MIB{{"Tcp", []Counter{{"InSegs", 20}, {"CurrEstab", 7}, {"OutSegs", 8}, {"InErrs", 4}}}}
+	was.MIB = MIB{{"Tcp", []Counter{{"InSegs", 10}, {"CurrEstab", 1}, {"OutSegs", 9}}}, {"MPTcpExt", []Counter{{"MPCurrEstab", 1}}}}
+	is.MIB = MIB{{"Tcp", []Counter{{"InSegs", 20}, {"CurrEstab", 7}, {"OutSegs", 8}, {"InErrs", 4}}}, {"MPTcpExt", []Counter{{"MPCurrEstab", 2}}}}
 	was.Conntrack = MIB{{"nf_conntrack", []Counter{{"entries", 1}, {"insert", 10}}}}
 	is.Conntrack = MIB{{"nf_conntrack", []Counter{{"entries", 9}, {"insert", 12}}}}
 	s := Between(was, is)
@@ -88,6 +88,9 @@ func TestCounterRates(t *testing.T) {
 	}
 	if r, ok := s.Counter("Tcp", "InSegs"); r != 5 || !ok {
 		t.Errorf("InSegs: %v, %v", r, ok)
+	}
+	if r, ok := s.Counter("MPTcpExt", "MPCurrEstab"); ok {
+		t.Errorf("MPCurrEstab: %v", r)
 	}
 	for _, name := range []string{"CurrEstab", "OutSegs", "InErrs", "Bogus"} {
 		if r, ok := s.Counter("Tcp", name); ok {

@@ -56,4 +56,4 @@ export class Span {
 }
 
 // levels are set or measured, and not counted (RFC 4293, RFC 4022).
-const levels = new Set(["Ip.Forwarding", "Ip.DefaultTTL", "Tcp.RtoAlgorithm", "Tcp.RtoMin", "Tcp.RtoMax", "Tcp.MaxConn", "Tcp.CurrEstab", "nf_conntrack.entries"]);
+const levels = new Set(["Ip.Forwarding", "Ip.DefaultTTL", "Tcp.RtoAlgorithm", "Tcp.RtoMin", "Tcp.RtoMax", "Tcp.MaxConn", "Tcp.CurrEstab", "MPTcpExt.MPCurrEstab", "nf_conntrack.entries"]);
