@@ -49,7 +49,10 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, g grant) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no")                           // nginx would keep events until it has many
 	http.NewResponseController(w).SetReadDeadline(time.Time{}) // that of the request's head
-	t.run(r.Context())
+
+	if r.Method != http.MethodHead { // which would wait for an end
+		t.run(r.Context())
+	}
 }
 
 // ask understands the request.

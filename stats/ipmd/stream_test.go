@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os/exec"
 	"slices"
 	"strings"
@@ -214,5 +215,16 @@ func TestSlowWatcher(t *testing.T) {
 	text, _ := io.ReadAll(res.Body)
 	if !strings.HasSuffix(string(text), "event: end\nretry: 1000\ndata: {}\n\n") {
 		t.Errorf("ends with %.100q", text[max(0, len(text)-100):])
+	}
+}
+
+// HEAD is answered as GET is, but there is nothing to wait for.
+func TestHeadOfStreamEnds(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	w := httptest.NewRecorder()
+	three(t).ServeHTTP(w, asRoot(httptest.NewRequestWithContext(ctx, http.MethodHead, "/stats/stream", nil)))
+	if ctx.Err() != nil || w.Code != http.StatusOK || w.Body.Len() > 0 || w.Header().Get("Content-Type") != "text/event-stream" {
+		t.Errorf("%v: %d %v", ctx.Err(), w.Code, w.Header())
 	}
 }
