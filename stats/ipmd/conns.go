@@ -157,7 +157,7 @@ func (c *conns) drop(conn *conn) {
 
 // forget drops a peer without connections.
 func (c *conns) forget(peer string) {
-	if c.peers[peer].count == 0 {
+	if p := c.peers[peer]; p != nil && p.count == 0 {
 		delete(c.peers, peer)
 	}
 }
