@@ -59,6 +59,8 @@ func (c Config) Validate() []document.Problem {
 		add("url", "%w", err)
 	} else if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		add("url", "%q is no URL of http or https", c.URL)
+	} else if u.User != nil { // which would be logged
+		add("url", "a URL with a user is not accepted: user and passwordFile are for that")
 	}
 	if c.Interval != 0 && (c.Interval < minInterval || c.Interval > maxInterval) {
 		add("interval", "%s is out of range: %s to %s", c.Interval, minInterval, maxInterval)

@@ -237,6 +237,27 @@ func TestPushesWaitAndKeepTheirOrder(t *testing.T) {
 	}
 }
 
+// A push of which a part is refused again and again is one failure, until all of one
+// arrives.
+func TestPartOfPushIsRefused(t *testing.T) {
+	r := newReceiver(t, 400, 200, 400, 200, 200, 200)
+	var log strings.Builder
+	s := &sender{Config: Config{URL: r.URL}, client: r.Client(), waiting: newQueue(maxQueue), log: slog.New(slog.NewTextHandler(&log, nil))}
+	for range 3 {
+		s.waiting.put(batch{requests: [][]byte{{1}, {2}}})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { s.run(ctx) })
+	await(t, "all are answered", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return len(r.headers) == 6 })
+	time.Sleep(50 * time.Millisecond) // for the last answer to be read
+	cancel()
+	running.Wait()
+	if fails, works := strings.Count(log.String(), "cannot push"), strings.Count(log.String(), "works again"); fails != 1 || works != 1 {
+		t.Errorf("%d failures and %d recoveries:\n%s", fails, works, &log)
+	}
+}
+
 func TestQueueIsBounded(t *testing.T) {
 	q := newQueue(100)
 	b := func(n byte) batch { return batch{requests: [][]byte{append(make([]byte, 39), n)}} }
@@ -346,15 +367,16 @@ func TestValidate(t *testing.T) {
 	for want, c := range map[string]Config{
 		"":                                   {},
 		"url: the URL to push to is missing": {User: "a"},
-		`url: "ftp://a" is no URL of http or https`:                        {URL: "ftp://a"},
-		"interval: 10ms is out of range: 1s to 1h0m0s":                     {URL: url, Interval: 10 * time.Millisecond},
-		"labels: vs is a label that series have":                           {URL: url, Labels: map[string]string{"vs": "1", "node": "a"}},
-		`labels: "a-b" is no name of a label`:                              {URL: url, Labels: map[string]string{"a-b": "1"}},
-		"headers: content-encoding is set already":                         {URL: url, Headers: map[string]string{"content-encoding": "gzip"}},
-		`headers: "a b" with "c" is no header`:                             {URL: url, Headers: map[string]string{"a b": "c"}},
-		"user: user and passwordFile go together":                          {URL: url, User: "a"},
-		"bearerTokenFile: either a bearer token or a user with a password": {URL: url, User: "a", PasswordFile: "b", BearerTokenFile: "c"},
-		"certificate: certificate and key go together":                     {URL: url, Key: "a"},
+		`url: "ftp://a" is no URL of http or https`:                                  {URL: "ftp://a"},
+		"url: a URL with a user is not accepted: user and passwordFile are for that": {URL: "https://a:secret@metrics.example/"},
+		"interval: 10ms is out of range: 1s to 1h0m0s":                               {URL: url, Interval: 10 * time.Millisecond},
+		"labels: vs is a label that series have":                                     {URL: url, Labels: map[string]string{"vs": "1", "node": "a"}},
+		`labels: "a-b" is no name of a label`:                                        {URL: url, Labels: map[string]string{"a-b": "1"}},
+		"headers: content-encoding is set already":                                   {URL: url, Headers: map[string]string{"content-encoding": "gzip"}},
+		`headers: "a b" with "c" is no header`:                                       {URL: url, Headers: map[string]string{"a b": "c"}},
+		"user: user and passwordFile go together":                                    {URL: url, User: "a"},
+		"bearerTokenFile: either a bearer token or a user with a password":           {URL: url, User: "a", PasswordFile: "b", BearerTokenFile: "c"},
+		"certificate: certificate and key go together":                               {URL: url, Key: "a"},
 	} {
 		var said []string
 		for _, p := range c.Validate() {

@@ -34,11 +34,15 @@ type sender struct {
 func (s *sender) run(ctx context.Context) {
 	for {
 		b, err := s.waiting.take(ctx)
+		refused := s.refused
 		for k := 0; err == nil && k < len(b.requests); k++ {
 			err = s.deliver(ctx, b.requests[k])
 		}
 		if err != nil { // ctx has ended
 			return
+		}
+		if s.refused == refused {
+			s.recovered()
 		}
 	}
 }
@@ -51,8 +55,11 @@ func (s *sender) deliver(ctx context.Context, body []byte) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if failure == nil {
+			return nil
+		}
 		s.report(failure)
-		if failure == nil || failure.final {
+		if failure.final {
 			return nil
 		}
 		if err := pause(ctx, max(backoff, failure.after)); err != nil {
@@ -119,20 +126,22 @@ func (s *sender) request(ctx context.Context, body []byte) (*http.Request, error
 	return req, nil
 }
 
-// report logs a failure once, until it is another one, and that it is over.
+// report logs a failure once, until it is another one.
 func (s *sender) report(f *failure) {
-	switch {
-	case f == nil && s.failing != "":
+	if f.final {
+		s.refused++
+	}
+	if f.cause != s.failing {
+		s.failing = f.cause
+		s.log.Warn("cannot push", "url", s.URL, "err", f.cause, "lost", f.final)
+	}
+}
+
+// recovered logs that all of a push has arrived, after a failure.
+func (s *sender) recovered() {
+	if s.failing != "" {
 		s.log.Info("pushing works again", "url", s.URL, "pushes lost", s.waiting.losses(), "requests refused", s.refused)
 		s.failing, s.refused = "", 0
-	case f != nil:
-		if f.final {
-			s.refused++
-		}
-		if f.cause != s.failing {
-			s.failing = f.cause
-			s.log.Warn("cannot push", "url", s.URL, "err", f.cause, "lost", f.final)
-		}
 	}
 }
 
