@@ -254,6 +254,29 @@ func TestConfiguration(t *testing.T) {
 	}
 }
 
+// What waits to be pushed stays when push: does, and is lost when that changes.
+func TestReloadKeepsWhatWaitsToBePushed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ipmd.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("push: {url: http://127.0.0.1:1/, interval: 1s}\n")
+	daemon, _, log := start(t, "--config", file)
+	waitForLog(t, log, "cannot push")
+	time.Sleep(1200 * time.Millisecond) // the first is on its way, the second waits
+	write("maxAge: 3s\npush: {url: http://127.0.0.1:1/, interval: 1s}\n")
+	daemon.Process.Signal(syscall.SIGHUP)
+	waitForLog(t, log, "the configuration was read again")
+	if strings.Contains(log.String(), "pushes that waited are lost") {
+		t.Errorf("what waited is lost:\n%s", log)
+	}
+	write("push: {url: http://127.0.0.1:2/}\n")
+	daemon.Process.Signal(syscall.SIGHUP)
+	waitForLog(t, log, "pushes that waited are lost")
+}
+
 // What --help says of the file is what a file may say, and what holds without one.
 func TestHelpShowsTheDefaults(t *testing.T) {
 	config, err := ipmd.ReadConfig(strings.NewReader(fields), "help")

@@ -11,14 +11,19 @@ import (
 type pushing struct {
 	ctx context.Context
 
-	mu   sync.Mutex
-	stop func() // nil: none runs
+	mu      sync.Mutex
+	stop    func() // nil: none runs
+	running *push.Pusher
 }
 
-// start has p run instead of the one before; nil is none.
+// start has p run instead of the one before; nil is none. The one before goes on where
+// p would do the same: what waits to be pushed is lost with it.
 func (r *pushing) start(p *push.Pusher) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.stop != nil && p != nil && p.Same(r.running) {
+		return
+	}
 	if r.stop != nil {
 		r.stop()
 		r.stop = nil
@@ -32,5 +37,5 @@ func (r *pushing) start(p *push.Pusher) {
 		defer close(ended)
 		p.Run(ctx)
 	}()
-	r.stop = func() { cancel(); <-ended }
+	r.stop, r.running = func() { cancel(); <-ended }, p
 }

@@ -2,6 +2,7 @@ package push
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -31,6 +33,15 @@ func New(c Config, metrics func(context.Context, io.Writer) error, log *slog.Log
 		return nil, fmt.Errorf("cannot push to %s: %w", c.URL, err)
 	}
 	return &Pusher{c, client, metrics, log}, nil
+}
+
+// Same tells whether both push in the same way, and believe the same authorities.
+func (p *Pusher) Same(other *Pusher) bool {
+	return reflect.DeepEqual(p.config, other.config) && p.authorities().Equal(other.authorities())
+}
+
+func (p *Pusher) authorities() *x509.CertPool {
+	return p.client.Transport.(*http.Transport).TLSClientConfig.RootCAs
 }
 
 // Run pushes until ctx ends; without a URL it returns at once. What cannot be sent
