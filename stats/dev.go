@@ -29,9 +29,7 @@ func (p *parser) dev(text []byte, s *Sample) error {
 		if string(name) == "lo" {
 			continue
 		}
-		if string(name) != "lo" {
-			s.add(name, counters)
-		}
+		s.add(name, counters)
 	}
 	return nil
 }

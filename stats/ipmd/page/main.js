@@ -1,5 +1,5 @@
 import { perSecond } from "./figures.js";
-import { chart, spark } from "./chart.js";
+import { spark } from "./chart.js";
 import { Readings, interval } from "./readings.js";
 import { Table, put } from "./table.js";
 import * as detail from "./detail.js";
