@@ -117,7 +117,7 @@ func (a *account) seen(now reading) {
 	if a.Last.Life != "" && a.Last.Phase != closed {
 		a.gap(a.Last.Time, now.Time)
 	}
-	a.end(now.Time)
+	a.end()
 	a.Last = now
 	if k := slices.Index(a.Ended, now.Life); k >= 0 { // it was taken for gone, and published again
 		a.Ended = slices.Delete(a.Ended, k, k+1)
@@ -129,13 +129,13 @@ func (a *account) seen(now reading) {
 func (a *account) again(now *reading) {
 	lost, counted := false, false
 	if f := a.Last.MIB.fallen(now.MIB); f != (mib{has: f.has}) {
-		a.add(nil, f, now.Time)
+		a.add(nil, f)
 	}
 	for _, was := range a.Last.Links {
 		i := slices.IndexFunc(now.Links, func(l link) bool { return l.Name == was.Name })
 		switch {
 		case i < 0 || remade(was.Counters, now.Links[i].Counters):
-			a.add([]link{was}, mib{}, now.Time)
+			a.add([]link{was}, mib{})
 			lost = lost || !was.Closed
 			counted = counted || i >= 0
 		case now.Links[i].Counters == was.Counters:
@@ -143,7 +143,7 @@ func (a *account) again(now *reading) {
 		default:
 			counted = true
 			if f := fallen(was.Counters, now.Links[i].Counters); f != (stats.Counters{}) {
-				a.add([]link{{Interface: stats.Interface{Name: was.Name, Counters: f}}}, mib{}, now.Time)
+				a.add([]link{{Interface: stats.Interface{Name: was.Name, Counters: f}}}, mib{})
 			}
 		}
 	}
@@ -158,17 +158,17 @@ func (a *account) again(now *reading) {
 	}
 }
 
-func (a *account) add(list []link, m mib, at time.Time) {
-	a.Base.add(list, m, at)
+func (a *account) add(list []link, m mib) {
+	a.Base.add(list, m, a.Since)
 	a.dirty = true
 }
 
 // end takes the last reading's life for ended.
-func (a *account) end(at time.Time) {
+func (a *account) end() {
 	if a.Last.Life == "" {
 		return
 	}
-	a.add(a.Last.Links, a.Last.MIB, at)
+	a.add(a.Last.Links, a.Last.MIB)
 	a.Ended = append(a.Ended, a.Last.Life)
 	a.Ended = a.Ended[max(0, len(a.Ended)-lives):]
 	a.Last.Life, a.Last.Links, a.Last.MIB = "", nil, mib{}
@@ -186,7 +186,7 @@ func (a *account) gone(at time.Time) {
 	if a.Last.Phase != closed {
 		a.gap(a.Last.Time, at)
 	}
-	a.end(at)
+	a.end()
 	a.Last.Phase, a.Last.Time = closed, at
 }
 
@@ -243,13 +243,20 @@ func (a *account) toLeave(now reading, names ...string) {
 	}
 }
 
-// tidy forgets the names of interfaces that are neither wanted nor there.
+// tidy gives interfaces that are wanted an account, and forgets the names of those that
+// are neither wanted nor there.
 func (a *account) tidy(wanted []string) {
 	keep := func(name string) bool {
 		return slices.Contains(wanted, name) ||
 			slices.ContainsFunc(a.Last.Links, func(l link) bool { return l.Name == name })
 	}
 	a.dirty = a.Base.tidy(keep) || a.dirty
+	for _, name := range wanted {
+		if !a.Base.has(name) {
+			a.Base.account(name, a.Last.Time)
+			a.dirty = true
+		}
+	}
 	for id, s := range a.Moved {
 		a.dirty = s.Figures.tidy(keep) || a.dirty
 		a.Moved[id] = s
@@ -259,7 +266,7 @@ func (a *account) tidy(wanted []string) {
 // own is what this account has counted itself.
 func (a *account) own() figures {
 	sum := a.Base.plus(figures{})
-	sum.add(a.Last.Links, a.Last.MIB, a.Last.Time)
+	sum.add(a.Last.Links, a.Last.MIB, a.Since)
 	return sum
 }
 
@@ -272,11 +279,11 @@ func (a *account) with(now reading) figures {
 	}
 	if now.Life != a.Last.Life {
 		sum := a.own()
-		sum.add(now.Links, now.MIB, now.Time)
+		sum.add(now.Links, now.MIB, a.Since)
 		return sum
 	}
 	sum := a.Base.plus(figures{})
-	sum.add(larger(a.Last.Links, now.Links), a.Last.MIB.atLeast(now.MIB), now.Time)
+	sum.add(larger(a.Last.Links, now.Links), a.Last.MIB.atLeast(now.MIB), a.Since)
 	return sum
 }
 

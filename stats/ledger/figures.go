@@ -15,9 +15,15 @@ type figures struct {
 	MIB        mib             `json:"mib"`
 }
 
+func (f *figures) has(name string) bool { return f.index(name) >= 0 }
+
+func (f *figures) index(name string) int {
+	return slices.IndexFunc(f.Interfaces, func(a stats.Account) bool { return a.Name == name })
+}
+
 // account is that of a name, made when there is none yet.
 func (f *figures) account(name string, since time.Time) *stats.Counters {
-	i := slices.IndexFunc(f.Interfaces, func(a stats.Account) bool { return a.Name == name })
+	i := f.index(name)
 	if i < 0 {
 		i = len(f.Interfaces)
 		f.Interfaces = append(f.Interfaces, stats.Account{Name: name, Since: since})

@@ -216,7 +216,7 @@ func TestSupervisor(t *testing.T) {
 		sed 's,/srv/www,/srv/www14,; s,^,daemon off; ,' /srv/nginx.conf >/srv/nginx14.conf
 		sed 's,^,daemon off; ,' /srv/nginx.conf >/srv/nginx15.conf
 		echo 'systemd-notify --ready; echo "$A $HOME $*"; exec sleep 1000' >/srv/other.sh
-		echo 'trap "" TERM; while :; do sleep 0.1; done' >/srv/stub.sh
+		echo 'trap "" TERM; systemd-notify --ready; while :; do sleep 0.1; done' >/srv/stub.sh
 		for id in 14 15; do
 			vsrun create $id --supervisor systemd --port eth1 --no-probe --address 192.0.2.$id/24
 		done
@@ -261,7 +261,7 @@ func TestSupervisor(t *testing.T) {
 	expect(t, "failed: 1", `vsrun service add 15 bad -- /nonexistent 2>/dev/null || echo "failed: $?"`)
 	expect(t, "health is not to be had with supervisor: systemd",
 		`vsrun service add 15 bad --health-tcp 80 -- sleep 1 2>&1 | grep -o 'health is.*' | head -n 1 || true`)
-	sh(t, `vsrun service add 15 stub -- sh /srv/stub.sh`)
+	sh(t, `vsrun service add 15 stub --ready-notify -- sh /srv/stub.sh`)
 	expect(t, "vs15 disabled, had to kill stub", `vsrun disable 15 --timeout 1s`)
 	const left = `systemctl list-units --all --plain --no-legend 'vsrun-vs15*'; find /sys/fs/cgroup -name '*vs15*'; ls /run/systemd/transient | grep vs15 || true`
 	expect(t, "", left)
