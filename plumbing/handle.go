@@ -88,6 +88,25 @@ func (h *Handle) do(fn func() error) error {
 // it is closed with it.
 func (h *Handle) Namespace() *nsutil.Namespace { return h.ns }
 
+// Whose says whose the namespace is, and looks at nothing but its mark.
+func (h *Handle) Whose() (Presence, error) {
+	if h.ns == nil {
+		return Absent, nil
+	}
+	whose := Foreign
+	err := h.inside.get(linkGet("lo"), func(b []byte) {
+		eachAttr(b[min(unix.SizeofIfInfomsg, len(b)):], func(typ uint16, value []byte) {
+			if typ == unix.IFLA_IFALIAS && text(value) == h.place.mark("") {
+				whose = Ours
+			}
+		})
+	})
+	if err != nil {
+		return Foreign, fmt.Errorf("cannot look into %s: %w", h.place.Name, err)
+	}
+	return whose, nil
+}
+
 func (h *Handle) enter(ns *nsutil.Namespace) error {
 	h.ns, h.indexes = ns, map[string]int{"lo": 1} // LOOPBACK_IFINDEX
 	return ns.Do(func() (err error) {

@@ -97,11 +97,22 @@ func (r *Runtime) warn(err error) {
 	}
 }
 
-// source is a virtual server whose namespace has its name.
+// source is a virtual server whose namespace has its name, and is ours.
 func (r *Runtime) source(vs VirtualServer) ledger.Source {
-	return vs.account(func(s *stats.Sample) (err error) {
-		*s, err = stats.Read(stats.Source{ID: vs.ID, Name: vs.Title(), Path: r.place(vs.ID).Path()})
-		return err
+	return vs.account(func(s *stats.Sample) error {
+		h, err := plumbing.Open(r.place(vs.ID))
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		whose, err := h.Whose()
+		if err == nil && whose != plumbing.Ours {
+			err = fs.ErrNotExist
+		}
+		if err != nil {
+			return err
+		}
+		return inside(h, vs).Read(s)
 	})
 }
 

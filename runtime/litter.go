@@ -273,11 +273,8 @@ func (r *Runtime) published(id int) plumbing.Presence {
 		return plumbing.Foreign
 	}
 	defer h.Close()
-	have, err := h.Observe(plumbing.Network{})
-	if err != nil {
-		return plumbing.Foreign
-	}
-	return have.Namespace
+	whose, _ := h.Whose()
+	return whose
 }
 
 // halfPublished is the file of a name that nothing has been mounted on.

@@ -162,6 +162,28 @@ func TestLedgerOfAnInterfaceMadeAnew(t *testing.T) {
 	a.expectGaps(t, "all of this", 0)
 }
 
+// What somebody else's namespace counts is not a virtual server's, though it has the name.
+func TestLedgerBesideANamespaceThatIsNotOurs(t *testing.T) {
+	a := newAudit(t, newSite(t))
+	a.send(t)
+	a.MustVsrun(t, "disable", "8")
+	was := a.check(t, "disable")
+	a.MustVsrun(t, "create", "9", "--no-probe", "--port", "eth1", "--address", "192.0.2.10/24") // else there is no checkpoint
+	a.Run(t, "ip", "netns", "add", "vs8")
+	a.Run(t, "ip", "link", "add", "link", "eth1", "name", "theirs", "netns", "vs8", "type", "macvlan", "mode", "bridge")
+	a.In("vs8").Run(t, "ip", "link", "set", "dev", "theirs", "up")
+	a.In("vs8").Run(t, "ip", "address", "add", "192.0.2.9/24", "dev", "theirs")
+	transfer(t, a.site, "vs8", "192.0.2.9", parcel)
+	startVSD(t, a.Host).Stop()
+	if got := a.check(t, "a checkpoint"); got.Total != was.Total || got.Kept.Total != was.Kept.Total {
+		t.Errorf("it counts %+v, of which %+v is kept; it had %+v", got.Total, got.Kept.Total, was.Total)
+	}
+	a.Run(t, "ip", "netns", "del", "vs8")
+	a.MustVsrun(t, "enable", "8", "--no-probe")
+	a.check(t, "enable")
+	a.expectGaps(t, "all of this", 0)
+}
+
 // startVSD starts vsd, which has written what was counted when this returns.
 func startVSD(t *testing.T, h *lab.Host, args ...string) *lab.Process {
 	t.Helper()
