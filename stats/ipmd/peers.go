@@ -77,8 +77,9 @@ func (l *link) ask(ctx context.Context, query url.Values) ([]finding, error) {
 	if !l.answers(ctx) {
 		return nil, fmt.Errorf("%w, nor before", errTooLate)
 	}
+	begun := time.Now()
 	samples, err := l.get(ctx, query)
-	if errors.Is(err, errTooLate) {
+	if errors.Is(err, errTooLate) && time.Since(begun) >= trialPatience { // else it is the asker who was hurried
 		l.mu.Lock()
 		l.hung = true
 		l.mu.Unlock()
