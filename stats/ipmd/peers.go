@@ -2,6 +2,7 @@ package ipmd
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,12 +51,21 @@ type link struct {
 }
 
 func newLink(p Peer, keys *keySet) *link {
+	config := keys.client()
+	config.ServerName = p.Name
+	// The time is for the handshake, too: net/http lets a dial go on when its question
+	// has ended.
+	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: peerTimeout}, Config: config}
 	transport := &http.Transport{
 		// The URL has the peer's name, since that is what its certificate is for.
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", p.Address)
+		// The connection ends when that expires.
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			c, err := dialer.DialContext(ctx, "tcp", p.Address)
+			if err != nil {
+				return nil, err
+			}
+			return c, c.SetDeadline(expiry(c.(*tls.Conn).ConnectionState().VerifiedChains[0]))
 		},
-		TLSClientConfig:     keys.client(),
 		MaxConnsPerHost:     maxConnections,
 		MaxIdleConnsPerHost: maxConnections,
 		IdleConnTimeout:     30 * time.Second,
@@ -169,6 +179,9 @@ func late(ctx context.Context, err error) error {
 		return cause
 	}
 	if u, ok := errors.AsType[*url.Error](err); ok {
+		if u.Timeout() { // of the dial
+			return errTooLate
+		}
 		return u.Err
 	}
 	return err

@@ -23,9 +23,15 @@ import (
 // hostile is a peer, b, that answers as it likes, and how to ask it.
 func hostile(t *testing.T, answer http.HandlerFunc) *link {
 	t.Helper()
+	return hostileUntil(t, time.Now().Add(time.Hour), answer)
+}
+
+// hostileUntil is one whose certificate expires then.
+func hostileUntil(t *testing.T, end time.Time, answer http.HandlerFunc) *link {
+	t.Helper()
 	ca, dir := lab.NewAuthority(t, "ca"), t.TempDir()
 	ca.Issue(t, "a").Write(t, dir, ca)
-	pair := ca.Issue(t, "b")
+	pair := ca.IssueUntil(t, "b", end)
 	cert, err := tls.X509KeyPair(pair.Certificate, pair.Key)
 	must(t, err)
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
@@ -201,6 +207,36 @@ func TestConnectionsToPeerAreBounded(t *testing.T) {
 	}
 	if most.Load() > maxConnections || len(conns) > maxConnections {
 		t.Errorf("%d at once, %d in all", most.Load(), len(conns))
+	}
+}
+
+// Who takes the connection and says nothing holds none of the few for long.
+func TestSilentPeer(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer silent.Close()
+	l := newLink(Peer{"b", silent.Addr().String()}, hostile(t, nil).keys)
+	begun := time.Now()
+	if _, err := askWithin(t, l, 2*peerTimeout); !errors.Is(err, errTooLate) || !l.hung {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(begun); took > peerTimeout*3/2 {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// A kept connection ends with the certificate that the peer has shown on it.
+func TestPeerExpires(t *testing.T) {
+	end := time.Now().Add(2 * time.Second).Truncate(time.Second)
+	l := hostileUntil(t, end, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(timeHeader, "2026-01-02T03:04:05Z")
+		io.WriteString(w, "[]")
+	})
+	_, err := askWithin(t, l, time.Second)
+	must(t, err)
+	time.Sleep(time.Until(end.Add(time.Second)))
+	if _, err := askWithin(t, l, time.Second); err == nil || !strings.Contains(err.Error(), "certificate has expired") {
+		t.Errorf("%v", err)
 	}
 }
 
