@@ -124,7 +124,7 @@ func (l *link) try() (answers bool) {
 	defer cancel()
 	res, err := l.send(ctx, "/healthz", nil)
 	if err == nil {
-		res.Body.Close()
+		finish(res.Body)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -153,7 +153,7 @@ func (l *link) get(ctx context.Context, query url.Values) ([]finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer res.Body.Close()
+	defer finish(res.Body)
 	if res.StatusCode != http.StatusOK {
 		return nil, refusedBy(res)
 	}
@@ -170,6 +170,12 @@ func (l *link) get(ctx context.Context, query url.Values) ([]finding, error) {
 		return nil, late(ctx, fmt.Errorf("its answer makes no sense: %w", err))
 	}
 	return samples, nil
+}
+
+// finish reads to the end that is near, without which the connection is not kept.
+func finish(body io.ReadCloser) {
+	io.CopyN(io.Discard, body, 4<<10)
+	body.Close()
 }
 
 // late is errTooLate where that is why err came, without the URL that nobody

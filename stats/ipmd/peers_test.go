@@ -192,6 +192,8 @@ func TestConnectionsToPeerAreBounded(t *testing.T) {
 		addresses <- r.RemoteAddr
 		w.Header().Set(timeHeader, "2026-01-02T03:04:05Z")
 		io.WriteString(w, "[]")
+		http.NewResponseController(w).Flush()
+		time.Sleep(time.Millisecond) // the end comes later
 	})
 	failed := make(chan error, 100)
 	for range cap(failed) {
