@@ -50,7 +50,7 @@ func (c Config) grant(who Identity, what string) (grant, error) {
 }
 
 func (c Config) isPeer(who Identity) bool {
-	return slices.ContainsFunc(c.Peers, func(p Peer) bool { return slices.Contains(who.Certificates, p.Name) })
+	return slices.ContainsFunc(c.Peers, func(p Peer) bool { return slices.Contains(who.hosts, p.Name) })
 }
 
 func (g grant) sees(src stats.Source) bool {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -135,6 +136,14 @@ func TestAccessByCertificate(t *testing.T) {
 		s.ServeHTTP(w, r)
 		if w.Code != test.status {
 			t.Errorf("%+v: %d %s", test, w.Code, w.Body)
+		}
+	}
+	// Authorities may be kept from giving hosts' names, but not from giving others.
+	peers := Config{Peers: []Peer{{Name: "node4"}}}
+	for _, leaf := range []*x509.Certificate{{DNSNames: []string{"node4"}}, {Subject: pkix.Name{CommonName: "node4"}}, {URIs: []*url.URL{{Path: "node4"}}}} {
+		who := identify(&http.Request{TLS: &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{leaf}}}})
+		if _, err := peers.grant(who, askStats); (err == nil) != (len(leaf.DNSNames) > 0) {
+			t.Errorf("%s: %v", who, err)
 		}
 	}
 	for name, state := range map[string]*tls.ConnectionState{"nobody": nil, "an unverified one": {PeerCertificates: []*x509.Certificate{{}}}} {

@@ -229,14 +229,21 @@ func expiry(chain []*x509.Certificate) time.Time {
 // namesIn are what a certificate calls its owner: its subject's common name, and
 // its alternative names.
 func namesIn(c *x509.Certificate) []string {
-	all := append([]string{c.Subject.CommonName}, c.DNSNames...)
-	for _, ip := range c.IPAddresses {
-		all = append(all, ip.String())
-	}
+	all := append(hostsIn(c), c.Subject.CommonName)
 	for _, u := range c.URIs {
 		all = append(all, u.String())
 	}
 	all = slices.DeleteFunc(all, func(name string) bool { return name == "" })
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// hostsIn are the DNS names and addresses in a certificate: what an authority's name
+// constraints are for, and a node is asked by (RFC 5280, section 4.2.1.10).
+func hostsIn(c *x509.Certificate) []string {
+	all := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		all = append(all, ip.String())
+	}
+	return all
 }

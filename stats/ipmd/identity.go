@@ -28,6 +28,9 @@ type Identity struct {
 	// and its alternative ones.
 	Certificates []string
 
+	// hosts are those of them that a peer may have.
+	hosts []string
+
 	// stray tells that it could connect only because the socket was open to all.
 	stray bool
 }
@@ -83,7 +86,8 @@ func identify(r *http.Request) Identity {
 	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
 		return Identity{}
 	}
-	return Identity{Certificates: namesIn(r.TLS.VerifiedChains[0][0])}
+	leaf := r.TLS.VerifiedChains[0][0]
+	return Identity{Certificates: namesIn(leaf), hosts: hostsIn(leaf)}
 }
 
 // localPeer is who connected to a unix socket.
