@@ -55,7 +55,7 @@ const fields = `  maxAge: 1s                  # how old a shared sample may be, 
   access: []                  # who else than root may ask what: see examples/ipmd.yaml
   limits:
     connections: 4096         # open at once
-    connectionsPerPeer: 2048  # of those, by one user or certificate
+    connectionsPerPeer: 2048  # of those, by one user or address
     requests: 2048            # answered at once
     watchers: 1024            # of the stream, at once
     interval: 200ms           # the shortest between two events of a stream

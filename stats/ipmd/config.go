@@ -29,7 +29,7 @@ type Config struct {
 // Limits bound what those who ask can make ipmd hold and do.
 type Limits struct {
 	Connections        int `yaml:"connections"`        // open at once
-	ConnectionsPerPeer int `yaml:"connectionsPerPeer"` // of those, by one user or certificate
+	ConnectionsPerPeer int `yaml:"connectionsPerPeer"` // of those, by one user or address
 	Requests           int `yaml:"requests"`           // answered at once
 	Watchers           int `yaml:"watchers"`           // of the stream, at once
 
