@@ -152,6 +152,7 @@ func openAPIRequests(t *testing.T, s *Server) (all []openAPIRequest) {
 	}
 	for _, path := range []string{"/stats", "/stats/stream", "/metrics", "/cluster/stats", "/healthz", "/openapi.yaml", "/"} {
 		add(s, path, func(r *http.Request) *http.Request { r.ContentLength = 5; return r })
+		add(s, path, func(r *http.Request) *http.Request { r.Host = "attacker.example"; return r })
 	}
 	for _, path := range []string{"/healthz", "/openapi.yaml", "/"} {
 		add(s, path, nil)
