@@ -47,10 +47,12 @@ func (s subject) String() string {
 	return fmt.Sprintf("vs%d", s.id)
 }
 
-// A result is that of a look: when to look again, 0 for not before something happens.
+// A result is that of a look.
 type result struct {
 	subject
-	again time.Duration
+	again    time.Duration // when to look again, 0 for not before something happens
+	announce bool          // then, for it could not be done now
+	clean    bool          // nothing differs
 }
 
 // settle is how long a burst of changes has to end before anybody looks.
@@ -95,10 +97,12 @@ func (a *Agent) Run(ctx context.Context) error {
 		timer.Reset(a.begin(ctx, time.Now()))
 		select {
 		case heard, open := <-notices:
-			if !open && ctx.Err() == nil {
+			switch {
+			case open:
+				a.take(heard)
+			case ctx.Err() == nil:
 				return errors.New("cannot hear the kernel any more")
 			}
-			a.take(heard)
 		case <-mounts:
 			a.followAll()
 		case changed := <-records:
@@ -161,7 +165,7 @@ func (a *Agent) begin(ctx context.Context, now time.Time) (next time.Duration) {
 		delete(a.due, s)
 		delete(a.announce, s)
 		a.busy[s] = true
-		go func() { a.done <- result{s, a.see(ctx, s, announce)} }()
+		go func() { a.done <- a.see(ctx, s, announce) }()
 	}
 	return next
 }
@@ -171,5 +175,8 @@ func (a *Agent) end(ctx context.Context, r result) {
 	if r.again > 0 {
 		a.mark(r.subject, r.again)
 	}
-	a.watchInit(ctx, r.id)
+	if r.announce {
+		a.announce[r.subject] = true
+	}
+	a.watchInit(ctx, r.id, r.clean)
 }

@@ -9,11 +9,11 @@ import (
 	"github.com/vsrun/vsrun/runtime"
 )
 
-// see looks at one, mends it, and announces it if it is asked to. It tells when to look
-// again, 0 for not before something happens.
-func (a *Agent) see(ctx context.Context, s subject, announce bool) (again time.Duration) {
+// see looks at one, mends it, and announces it if it is asked to.
+func (a *Agent) see(ctx context.Context, s subject, announce bool) result {
+	r := result{subject: s}
 	if a.runtime.IsDown() { // what has been taken down is to stay so
-		return 0
+		return r
 	}
 	begin := time.Now()
 	var mending bool
@@ -30,15 +30,16 @@ func (a *Agent) see(ctx context.Context, s subject, announce bool) (again time.D
 	e := Event{ID: s.id, Port: s.port, Drift: drift, Took: time.Since(begin)}
 	switch {
 	case ctx.Err() != nil:
-		return 0
+		return r
 	case err != nil:
 		e.Event, e.Error, e.Wait = Failed, err.Error(), a.limits.failed(s)
 		a.record(e)
-		return e.Wait
+		r.again, r.announce = e.Wait, announce
+		return r
 	case wait > 0:
-		again = wait
+		r.again = wait
 	case mending:
-		e.Event, again = Mended, settle // it has to stay so
+		e.Event, r.again = Mended, settle // it has to stay so
 		a.record(e)
 	case a.limits.changed(s, runtime.Words(drift)) && len(drift) > 0:
 		if slices.ContainsFunc(drift, missing) {
@@ -50,7 +51,8 @@ func (a *Agent) see(ctx context.Context, s subject, announce bool) (again time.D
 	if announce && s.port == "" {
 		a.tell(ctx, s)
 	}
-	return again
+	r.clean = len(drift) == 0
+	return r
 }
 
 func (a *Agent) mend(ctx context.Context, s subject, begin func([]runtime.Drift) bool) ([]runtime.Drift, error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime"
+	"github.com/vsrun/vsrun/runtime/service"
 )
 
 // A world is what the agent has to know to tell whom a change concerns. All of it is
@@ -273,12 +274,14 @@ func (a *Agent) readPort(name string) {
 	a.mark(subject{port: name}, settle)
 }
 
-// watchInit has a virtual server looked at when its init ends.
-func (a *Agent) watchInit(ctx context.Context, id int) {
+// watchInit has a virtual server looked at when its init ends: also when it has ended
+// since a look that found it clean.
+func (a *Agent) watchInit(ctx context.Context, id int, clean bool) {
 	s := a.world.servers[id]
 	if s == nil || s.watched || len(s.vs.Services) == 0 || s.vs.Supervisor == runtime.Systemd {
 		return
 	}
+	missed := clean && !s.vs.Disabled
 	s.watched = true
 	a.watching.Go(func() {
 		c, err := a.runtime.InitOf(id)
@@ -290,8 +293,11 @@ func (a *Agent) watchInit(ctx context.Context, id int) {
 			if s := a.world.servers[id]; s != nil {
 				s.watched = false
 			}
-			if err == nil {
+			switch {
+			case err == nil:
 				a.mark(subject{id: id}, 0)
+			case missed && errors.Is(err, service.ErrNotRunning):
+				a.mark(subject{id: id}, settle)
 			}
 		})
 	})
