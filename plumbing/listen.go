@@ -34,19 +34,18 @@ type rawConn interface {
 
 // A Notice is one thing that has been changed.
 type Notice struct {
-	Namespace int      // its id as Follow gives it, or Host
-	Topic     Topic    // OfLink, OfAddress, OfRoute, OfRule, OfSysctl, or OfNamespace: one is gone, and its id free
-	Gone      bool     // it has been deleted
-	Index     int      // of the link that it is about, 0 where it is about none
-	Link      *Heard   // for a link
-	Counters  Counters // for a link that is gone: its last
+	Namespace int    // its id as Follow gives it, or Host
+	Topic     Topic  // OfLink, OfAddress, OfRoute, OfRule, OfSysctl, or OfNamespace: one is gone, and its id free
+	Gone      bool   // it has been deleted
+	Index     int    // of the link that it is about, 0 where it is about none
+	Link      *Heard // for a link
 }
 
 // Host is the Namespace of what happens on the host.
 const Host = -1
 
 // Heard is what a notice says of a link. Those of two notices are equal unless
-// something has been changed, carrier and counters aside.
+// something has been changed, the carrier aside.
 type Heard struct {
 	Name     string
 	Altnames string // separated by spaces
@@ -60,11 +59,6 @@ type Heard struct {
 	Master   int
 	Group    uint32
 	Carrier  bool
-}
-
-// Counters are the last of a link.
-type Counters struct {
-	RxPackets, TxPackets, RxBytes, TxBytes, RxErrors, TxErrors, RxDropped, TxDropped uint64
 }
 
 // ErrMissed says that more has happened than the listener had room for: everything
@@ -243,7 +237,7 @@ func decodeNotice(kind uint16, body []byte) (n Notice, ok bool) {
 			return n, false
 		}
 		n = Notice{Topic: OfLink, Gone: kind == unix.RTM_DELLINK, Index: int(binary.NativeEndian.Uint32(body[4:]))}
-		n.Link, n.Counters = decodeHeard(body)
+		n.Link = decodeHeard(body)
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		n = Notice{Topic: OfAddress, Gone: kind == unix.RTM_DELADDR}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
@@ -273,13 +267,12 @@ func decodeNotice(kind uint16, body []byte) (n Notice, ok bool) {
 // NETCONFA_IFINDEX, include/uapi/linux/netconf.h.
 const netconfIfindex = 1
 
-func decodeHeard(body []byte) (*Heard, Counters) {
+func decodeHeard(body []byte) *Heard {
 	flags := binary.NativeEndian.Uint32(body[8:])
 	h := &Heard{
 		Flags:   flags &^ (unix.IFF_RUNNING | unix.IFF_LOWER_UP | unix.IFF_DORMANT),
 		Carrier: flags&unix.IFF_LOWER_UP != 0,
 	}
-	var last Counters
 	eachAttr(body[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) {
 		number := func() (v uint32) {
 			if len(value) == 4 {
@@ -302,8 +295,6 @@ func decodeHeard(body []byte) (*Heard, Counters) {
 			h.Master = int(number())
 		case unix.IFLA_GROUP:
 			h.Group = number()
-		case unix.IFLA_STATS64:
-			last = decodeCounters(value)
 		case unix.IFLA_PROP_LIST:
 			eachAttr(value, func(_ uint16, name []byte) { h.Altnames += text(name) + " " })
 		case unix.IFLA_LINKINFO:
@@ -317,7 +308,7 @@ func decodeHeard(body []byte) (*Heard, Counters) {
 			})
 		}
 	})
-	return h, last
+	return h
 }
 
 // text is a string of the kernel's, without its final zero.
@@ -326,17 +317,4 @@ func text(value []byte) string {
 		value = value[:n-1]
 	}
 	return string(value)
-}
-
-// decodeCounters reads the beginning of struct rtnl_link_stats64
-// (include/uapi/linux/if_link.h).
-func decodeCounters(b []byte) (c Counters) {
-	for k, to := range []*uint64{
-		&c.RxPackets, &c.TxPackets, &c.RxBytes, &c.TxBytes, &c.RxErrors, &c.TxErrors, &c.RxDropped, &c.TxDropped,
-	} {
-		if len(b) >= 8*k+8 {
-			*to = binary.NativeEndian.Uint64(b[8*k:])
-		}
-	}
-	return c
 }

@@ -81,8 +81,8 @@ func TestHears(t *testing.T) {
 
 	host.Run(t, "ip", "-n", "vs8", "link", "delete", "dev", "eth0")
 	n = l.await(t, "a link that goes", func(n Notice) bool { return n.Namespace == id && n.Topic == OfLink && n.Gone })
-	if n.Link.Name != "eth0" || n.Counters.TxBytes == 0 || n.Counters.TxPackets == 0 { // it has announced itself
-		t.Errorf("heard %+v, %+v", n.Link, n.Counters)
+	if n.Link.Name != "eth0" {
+		t.Errorf("heard %+v", n.Link)
 	}
 	host.Run(t, "ip", "netns", "delete", "other")
 	host.Run(t, "ip", "netns", "delete", "vs8")

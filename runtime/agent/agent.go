@@ -15,10 +15,6 @@ import (
 
 // An Agent looks after all virtual servers and ports of a Runtime. New makes one.
 type Agent struct {
-	// LinkGone, where there is one, is told of each link of a virtual server that goes
-	// away, with the last it has counted. It must not wait for anything.
-	LinkGone func(id int, name string, last plumbing.Counters)
-
 	runtime *runtime.Runtime
 	log     *slog.Logger
 	journal journal

@@ -168,9 +168,6 @@ func (a *Agent) takeInside(id int, n plumbing.Notice) {
 	case n.Link == nil:
 	case n.Gone:
 		delete(lost, n.Index)
-		if a.LinkGone != nil {
-			a.LinkGone(id, n.Link.Name, n.Counters)
-		}
 	case n.Link.Carrier && lost[n.Index]:
 		delete(lost, n.Index)
 		a.announce[s] = true
