@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -114,8 +113,7 @@ func (l *Listing) changed() (ids map[int]bool, ok bool) {
 			}
 			name := b[unix.SizeofInotifyEvent:][:size]
 			b = b[unix.SizeofInotifyEvent+size:]
-			if m := record.FindSubmatch(bytes.TrimRight(name, "\x00")); m != nil {
-				id, _ := strconv.Atoi(string(m[1]))
+			if id, _ := RecordOf(string(bytes.TrimRight(name, "\x00"))); id != 0 {
 				ids[id] = true
 			}
 		}
@@ -146,8 +144,7 @@ func (l *Listing) readAll() ([]stats.Source, error) {
 	l.groups, l.records = cgroup.Find(), make(map[int]listed)
 	ids := map[int]bool{}
 	for _, e := range entries {
-		if m := record.FindStringSubmatch(e.Name()); m != nil {
-			id, _ := strconv.Atoi(m[1])
+		if id, _ := RecordOf(e.Name()); id != 0 {
 			ids[id] = true
 		}
 	}

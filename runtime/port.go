@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -107,14 +106,12 @@ func (s *Store) Ports() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if m := portFile.FindStringSubmatch(e.Name()); m != nil {
-			names = append(names, m[1])
+		if _, port := RecordOf(e.Name()); port != "" {
+			names = append(names, port)
 		}
 	}
 	return names, nil
 }
-
-var portFile = regexp.MustCompile(`^port-(.+)\.json$`)
 
 // ApplyPort makes a port what bond says, whether it is there or not. It returns
 // what was done: created, changed or unchanged. After an error all is as it was.

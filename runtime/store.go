@@ -118,11 +118,10 @@ func (s *Store) List() ([]VirtualServer, error) {
 	var list []VirtualServer
 	var errs []error
 	for _, e := range entries {
-		m := record.FindStringSubmatch(e.Name())
-		if m == nil {
+		id, _ := RecordOf(e.Name())
+		if id == 0 {
 			continue
 		}
-		id, _ := strconv.Atoi(m[1])
 		vs, err := s.Load(id)
 		if errors.Is(err, ErrNotFound) { // destroyed since
 			continue
@@ -137,7 +136,17 @@ func (s *Store) List() ([]VirtualServer, error) {
 	return list, errors.Join(errs...)
 }
 
-var record = regexp.MustCompile(`^vs([1-9][0-9]{0,3})\.json$`)
+var record = regexp.MustCompile(`^(?:vs([1-9][0-9]{0,3})|port-(.+))\.json$`)
+
+// RecordOf is whose record a file of the state directory is: a virtual server's, or a
+// port's, or nobody's.
+func RecordOf(file string) (id int, port string) {
+	if m := record.FindStringSubmatch(file); m != nil {
+		id, _ = strconv.Atoi(m[1])
+		port = m[2]
+	}
+	return id, port
+}
 
 // Find resolves what people call a virtual server: 8, vs8 or its name.
 func (s *Store) Find(word string) (int, error) {
@@ -353,7 +362,7 @@ func (s *Store) BeAgent() (release func(), err error) {
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-			return nil, fmt.Errorf("%w, on %s", ErrTaken, s.dir)
+			return nil, &plumbing.Refusal{Err: fmt.Errorf("%w, on %s", ErrTaken, s.dir), Cure: "end that one first: systemctl stop vsd"}
 		}
 		return nil, fmt.Errorf("cannot lock %s: %w", f.Name(), err)
 	}

@@ -77,7 +77,7 @@ func TestLife(t *testing.T) {
 	first.expect(t, "READY=1")
 	first.expect(t, "WATCHDOG=1")
 	out, err := command(t).CombinedOutput()
-	if want := "vsd: cannot start: another one is running, on " + h.StateDir + "\n"; err == nil || string(out) != want {
+	if want := "vsd: cannot start: another one is running, on " + h.StateDir + "\nhint: end that one first: systemctl stop vsd\n"; err == nil || string(out) != want {
 		t.Errorf("%v: %s, want %s", err, out, want)
 	}
 	first.cmd.Process.Kill()

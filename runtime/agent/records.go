@@ -6,15 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
-)
 
-// recordFile is a file of the store: vs8.json, port-bond0.json.
-var recordFile = regexp.MustCompile(`^(?:vs([1-9][0-9]{0,3})|port-(.+))\.json$`)
+	"github.com/vsrun/vsrun/runtime"
+)
 
 // watchRecords tells which records in the state directory have been written or removed
 // (inotify(7)); nil stands for all of them.
@@ -62,9 +59,8 @@ func parseChanges(b []byte) (list []subject, err error) {
 			return nil, errOverflow
 		}
 		name := strings.TrimRight(string(b[unix.SizeofInotifyEvent:end]), "\x00")
-		if m := recordFile.FindStringSubmatch(name); m != nil {
-			id, _ := strconv.Atoi(m[1])
-			list = append(list, subject{id, m[2]})
+		if id, port := runtime.RecordOf(name); id != 0 || port != "" {
+			list = append(list, subject{id, port})
 		}
 		b = b[end:]
 	}
