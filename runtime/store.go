@@ -349,7 +349,8 @@ func (s *Store) lock(ctx context.Context, id int) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// ErrTaken says that another node agent is at work on the same state directory.
+// ErrTaken says that another node agent is at work on the same state directory, or in the
+// same run directory.
 var ErrTaken = errors.New("another one is running")
 
 // BeAgent makes the caller the only node agent, until release or its end.

@@ -28,7 +28,7 @@ Virtual servers do not depend on it: it may be stopped, killed, replaced and abs
 SIGHUP has it look at everything again; SIGTERM and SIGINT end it.`
 
 const examples = `  vsd
-  vsd --state-dir /srv/vsrun`
+  vsd --state-dir /srv/vsrun --run-dir /run/vsrun-srv`
 
 func newCommand() *cobra.Command {
 	var o options

@@ -24,20 +24,25 @@ type job struct {
 }
 
 // run runs all jobs until ctx ends or one of them fails. One vsd alone works on a
-// state directory.
+// state directory, and one in a run directory.
 func run(ctx context.Context, r *runtime.Runtime, every time.Duration, log *slog.Logger) error {
 	release, err := r.Store.BeAgent()
 	if err != nil {
 		return fmt.Errorf("cannot start: %w", err)
 	}
 	defer release()
+	l, err := agent.Listen(ctx, r.RunDir)
+	if err != nil {
+		return fmt.Errorf("cannot start: %w", err)
+	}
+	defer l.Close()
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP) // from before anybody can know that vsd is ready
 	defer signal.Stop(hup)
 	a := agent.New(r, log)
 	jobs := []job{
 		{"heal", a.Run},
-		{"tell of events", a.Serve},
+		{"tell of events", func(ctx context.Context) error { return a.Serve(ctx, l) }},
 		{"reload", func(ctx context.Context) error { return reload(ctx, hup, a, log) }},
 		{"checkpoint", func(ctx context.Context) error { return checkpoint(ctx, r, every, log) }},
 		{"watchdog", func(ctx context.Context) error { return watchdog(ctx, a) }},

@@ -80,6 +80,10 @@ func TestLife(t *testing.T) {
 	if want := "vsd: cannot start: another one is running, on " + h.StateDir + "\nhint: end that one first: systemctl stop vsd\n"; err == nil || string(out) != want {
 		t.Errorf("%v: %s, want %s", err, out, want)
 	}
+	out, err = command(t, "--state-dir", t.TempDir()).CombinedOutput()
+	if want := "vsd: cannot start: another one is running, on " + run + "\nhint: give each its own run directory: --run-dir\n"; err == nil || string(out) != want {
+		t.Errorf("%v: %s, want %s", err, out, want)
+	}
 	first.cmd.Process.Kill()
 	first.cmd.Wait()
 

@@ -14,6 +14,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/vsrun/vsrun/plumbing"
+	"github.com/vsrun/vsrun/runtime"
 )
 
 // A question is what a client sends first; events follow, a line each.
@@ -24,29 +27,51 @@ type question struct {
 // ErrNotRunning says that no agent listens.
 var ErrNotRunning = errors.New("vsd is not running")
 
-func (a *Agent) socket() string { return Socket(a.runtime.RunDir) }
-
 // Socket is where the agent of a run directory tells of events, to root alone.
 func Socket(runDir string) string { return filepath.Join(runDir, "vsd.sock") }
 
-// Serve tells whoever connects of events, until ctx ends. Nobody else may serve there:
-// see Store.BeAgent.
-func (a *Agent) Serve(ctx context.Context) error {
-	if err := os.MkdirAll(a.runtime.RunDir, 0o755); err != nil {
-		return err
+// Listen makes the socket of a run directory. One that another agent listens on is
+// runtime.ErrTaken: Store.BeAgent knows only those of its state directory.
+func Listen(ctx context.Context, runDir string) (net.Listener, error) {
+	if err := os.MkdirAll(runDir, 0o755); err != nil {
+		return nil, err
 	}
-	if err := os.Remove(a.socket()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	dir, err := os.Open(runDir)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil { // two that start at once
+		return nil, fmt.Errorf("cannot lock %s: %w", runDir, err)
+	}
+	path := Socket(runDir)
+	switch conn, err := net.Dial("unix", path); {
+	case err == nil:
+		conn.Close()
+		return nil, taken(runDir)
+	case errors.Is(err, syscall.EAGAIN): // its queue is full
+		return nil, taken(runDir)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
 	// bind gives the socket's file the socket's own mode, less the umask.
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		ctl := c.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) })
 		return errors.Join(ctl, err)
 	}}
-	l, err := config.Listen(ctx, "unix", a.socket())
-	if err != nil {
-		return err
+	return config.Listen(ctx, "unix", path)
+}
+
+func taken(runDir string) error {
+	return &plumbing.Refusal{
+		Err:  fmt.Errorf("%w, on %s", runtime.ErrTaken, runDir),
+		Cure: "give each its own run directory: --run-dir",
 	}
+}
+
+// Serve tells whoever connects to l of events, until ctx ends.
+func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	var serving sync.WaitGroup
