@@ -46,9 +46,12 @@ func TestWaits(t *testing.T) {
 func TestAnnounces(t *testing.T) {
 	s := newSite(t)
 	d := startVSD(t, s.Host)
+	ip("-n vs9 link set dev eth0 mtu 1400")(t, s)
+	d.await(t, "of a vsd that hears", about("vs9", agent.Mended))
 	d.whole(t)
 	s.segment.SetCarrier(t, "eth1", false)
-	awaitCarrier(t, s, "NO-CARRIER")
+	awaitCarrier(t, s, "vs8", "NO-CARRIER")
+	awaitCarrier(t, s, "vs9", "NO-CARRIER")
 	heard := s.client.Capture(t)
 	s.segment.SetCarrier(t, "eth1", true)
 	for _, addr := range []string{"192.0.2.8", "2001:db8::8", "192.0.2.9"} {
@@ -60,14 +63,14 @@ func TestAnnounces(t *testing.T) {
 	d.whole(t)
 }
 
-func awaitCarrier(t *testing.T, s *site, flag string) {
+func awaitCarrier(t *testing.T, s *site, vs, flag string) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
-		if strings.Contains(s.Run(t, "ip", "-n", "vs9", "link", "show", "dev", "eth0"), flag) {
+		if strings.Contains(s.Run(t, "ip", "-n", vs, "link", "show", "dev", "eth0"), flag) {
 			return
 		}
 	}
-	t.Fatalf("eth0 does not become %s", flag)
+	t.Fatalf("eth0 of %s does not become %s", vs, flag)
 }
 
 // Two tools that undo each other's work do not spin.
