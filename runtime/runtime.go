@@ -270,6 +270,7 @@ func (r *Runtime) remove(id int) error {
 	if err := os.RemoveAll(r.keepDir(id)); err != nil {
 		return err
 	}
+	r.warn(r.Store.Ledgers().Forget(context.Background(), id))
 	return r.Store.forget(id)
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -302,6 +303,25 @@ func (b *Book) carry(id int, all, fresh readings) {
 	if a, err := b.accounts.get(b.accountPath(id), false); err == nil && a.Token == all[id].Token {
 		fresh[id] = all[id]
 	}
+}
+
+// Forget takes a virtual server that is destroyed out of the last checkpoint. Its account
+// is a file of its own, which goes with its directory.
+func (b *Book) Forget(ctx context.Context, id int) error {
+	unlock, err := b.Lock(ctx)
+	if err != nil {
+		return cannot("forget", id, err)
+	}
+	defer unlock()
+	all, err := b.all()
+	if _, had := all[id]; err != nil || !had {
+		return cannot("forget", id, err)
+	}
+	rest := maps.Clone(all)
+	if delete(rest, id); len(rest) == 0 {
+		return cannot("forget", id, os.Remove(b.readingsPath()))
+	}
+	return cannot("forget", id, b.Replace(b.readingsPath(), seal(rest)))
 }
 
 func (r readings) put(id int, a *account) {

@@ -15,6 +15,8 @@ import (
 // udev and network managers live on two sources: link messages and uevents.
 func TestHostHearsOfNoDevice(t *testing.T) {
 	s := newSite(t)
+	s.MustVsrun(t, "create", "8", "--port", "eth1") // loads the modules, which is an event each
+	s.MustVsrun(t, "destroy", "8")
 	uevents := listenUevents(t)
 	monitor := s.Start(t, "ip", "-o", "monitor", "link")
 	sentinel(t, s, "before", monitor, uevents)

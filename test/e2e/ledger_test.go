@@ -1,7 +1,9 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -396,5 +398,20 @@ func TestLedgerMoves(t *testing.T) {
 		if r := a.Vsrun(append([]string{"ledger"}, args...)...); r.Code != 3 {
 			t.Error(r)
 		}
+	}
+}
+
+// Nothing of what a checkpoint had is left of what is destroyed.
+func TestLedgerIsDestroyed(t *testing.T) {
+	s := newSite(t)
+	s.MustVsrun(t, "create", "8")
+	startVSD(t, s.Host).Stop()
+	path := filepath.Join(s.StateDir, "ledger.json")
+	if text, err := os.ReadFile(path); err != nil || !strings.Contains(string(text), `"8"`) {
+		t.Fatalf("%s, %v", text, err)
+	}
+	s.MustVsrun(t, "destroy", "8")
+	if text, err := os.ReadFile(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s, %v", text, err)
 	}
 }
