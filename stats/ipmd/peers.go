@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/vsrun/vsrun/stats"
@@ -89,7 +90,7 @@ func (l *link) ask(ctx context.Context, query url.Values) ([]finding, error) {
 	}
 	begun := time.Now()
 	samples, err := l.get(ctx, query)
-	if errors.Is(err, errTooLate) && time.Since(begun) >= trialPatience { // else it is the asker who was hurried
+	if silent(err) && time.Since(begun) >= trialPatience { // else it is the asker who was hurried
 		l.mu.Lock()
 		l.hung = true
 		l.mu.Unlock()
@@ -128,8 +129,15 @@ func (l *link) try() (answers bool) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.hung, l.trying, l.next = errors.Is(err, errTooLate), false, time.Now().Add(trialPause)
+	l.hung, l.trying, l.next = silent(err), false, time.Now().Add(trialPause)
 	return !l.hung
+}
+
+// silent tells whether nobody has said anything, not even the peer's kernel. It takes a
+// while until ours takes an address for one that nobody has: whoever asks meanwhile hears
+// of it at once, and the next one waits as long again.
+func silent(err error) bool {
+	return errors.Is(err, errTooLate) || errors.Is(err, syscall.EHOSTUNREACH)
 }
 
 // errTooLate is the cause of the context that peers are asked with.

@@ -227,6 +227,24 @@ func TestSilentPeer(t *testing.T) {
 	}
 }
 
+// One that is switched off is waited for once.
+func TestAbsentPeer(t *testing.T) {
+	h := lab.New(t)
+	h.Segment("eth1")
+	h.Run(t, "ip", "addr", "add", "192.0.2.1/24", "dev", "eth1")
+	l := newLink(Peer{"b", "192.0.2.203:9118"}, hostile(t, nil).keys)
+	for k := range 4 {
+		begun := time.Now()
+		_, err := askWithin(t, l, 2*peerTimeout)
+		if took := time.Since(begun); err == nil || k > 0 && took > peerTimeout/2 {
+			t.Errorf("question %d took %v: %v", k, took, err)
+		}
+	}
+	h.Run(t, "ip", "addr", "flush", "dev", "eth1", "scope", "global")
+	time.Sleep(peerTimeout) // a trial may be under way
+	l.close()
+}
+
 // A kept connection ends with the certificate that the peer has shown on it.
 func TestPeerExpires(t *testing.T) {
 	end := time.Now().Add(2 * time.Second).Truncate(time.Second)
