@@ -104,9 +104,11 @@ func TestMakeWaitsForNobodyForever(t *testing.T) {
 	if g, err := Find().Make("vs8"); g != nil || !errors.Is(err, ErrBusy) {
 		t.Errorf("%v, %v", g, err)
 	}
-	if !Find().Open("vs8").Has("one.service") {
+	all := Find().Open("vs8")
+	if !all.Has("one.service") {
 		t.Error("it was removed from under its process")
 	}
+	all.Close()
 	if err := Find().Remove("vs8"); err != nil {
 		t.Error(err)
 	}

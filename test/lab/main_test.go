@@ -83,8 +83,11 @@ func TestHostDiesWithItsStarter(t *testing.T) {
 	cmd.Process.Kill()
 	cmd.Wait()
 	eventually(t, func() bool { return !strings.Contains(h.Leaks(), "process") })
-	// All that a killed one cannot remove is its empty cgroup; the next one does.
-	nested("TestScene", "").Run()
+	// All that a killed one cannot remove is its cgroup; the next one does, once that is empty.
+	eventually(t, func() bool {
+		nested("TestScene", "").Run()
+		return !strings.Contains(h.Leaks(), "cgroup")
+	})
 }
 
 func TestOrphansAreReaped(t *testing.T) {
