@@ -1,10 +1,14 @@
 package lab
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +44,7 @@ func (s *Segment) Clients(plugs ...Plug) []*Client {
 			for k, c := range clients {
 				errs = append(errs, batch(c.path, plugs[k].lines()...))
 			}
-			return errors.Join(errs...)
+			return cmp.Or(errors.Join(errs...), s.awaitForwarding(clients))
 		},
 		func() error {
 			var errs []error
@@ -55,6 +59,30 @@ func (s *Segment) Clients(plugs ...Plug) []*Client {
 			return errors.Join(errs...)
 		})
 	return clients
+}
+
+// awaitForwarding waits until the switch has noticed the carriers of its new ports. The
+// kernel tells it from a work queue, under a lock that all namespaces of the machine share,
+// and until then it drops what comes.
+func (s *Segment) awaitForwarding(clients []*Client) error {
+	argv := enter(s.path, []string{"ip", "-o", "-d", "link", "show", "master", "switch"})
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		ports := run("", argv...)
+		late := slices.DeleteFunc(slices.Clone(clients), func(c *Client) bool {
+			for line := range strings.Lines(ports.Stdout) {
+				if strings.Contains(line, ": "+c.name+"@") && strings.Contains(line, "state forwarding") {
+					return true
+				}
+			}
+			return false
+		})
+		switch {
+		case len(late) == 0:
+			return nil
+		case time.Now().After(end):
+			return fmt.Errorf("the switch has forwarded nothing from %s for 10 seconds: %v", late[0].name, ports)
+		}
+	}
 }
 
 // lines make eth0 on the wire.
