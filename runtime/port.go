@@ -1,16 +1,11 @@
 package runtime
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -19,99 +14,6 @@ import (
 
 // ErrNoPort is a port that the store does not have.
 var ErrNoPort = errors.New("no such port")
-
-// A portRecord is what the store keeps of a port: what it should be, and how its
-// members were before, which they are to be again.
-type portRecord struct {
-	plumbing.Bond
-	Before map[string]plumbing.Before `json:"before,omitempty"`
-}
-
-func (s *Store) portPath(name string) string { return filepath.Join(s.dir, "port-"+name+".json") }
-
-func (s *Store) freshPort(name string) string {
-	return filepath.Join(s.dir, ".port-"+name+".json.new")
-}
-
-func (s *Store) loadPort(name string) (portRecord, error) {
-	var p portRecord
-	if err := plumbing.CheckIfname(name); err != nil { // it is part of the path
-		return p, err
-	}
-	text, err := readRecord(s.portPath(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return p, fmt.Errorf("%w: %s", ErrNoPort, name)
-	}
-	if err == nil {
-		p, err = decodePortRecord(text)
-	}
-	if err == nil && p.Name != name {
-		err = fmt.Errorf("it is the record of %s", p.Name)
-	}
-	if err != nil {
-		return p, &plumbing.Refusal{
-			Err:  fmt.Errorf("cannot use the record %s: %w", s.portPath(name), err),
-			Cure: "it is left as it is: mend it, or move it away and create the port again",
-		}
-	}
-	return p, nil
-}
-
-func decodePortRecord(text []byte) (p portRecord, err error) {
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	err = dec.Decode(&p)
-	if _, more := dec.Token(); err == nil && more != io.EOF {
-		err = errors.New("something follows the record")
-	}
-	if problems := p.Validate(); err == nil && len(problems) > 0 {
-		err = problems[0].Err
-	}
-	if err == nil {
-		err = p.checkBefore()
-	}
-	return p, err
-}
-
-// checkBefore reports what nothing can have had.
-func (p portRecord) checkBefore() error {
-	for name, b := range p.Before {
-		if err := plumbing.CheckIfname(name); err != nil {
-			return err
-		}
-		for _, a := range b.Addresses {
-			family := a.Prefix.Addr().BitLen()
-			other := a.Peer.IsValid() && a.Peer.Addr().BitLen() != family || a.Broadcast.IsValid() && a.Broadcast.BitLen() != family
-			if !a.Prefix.IsValid() || other {
-				return fmt.Errorf("before: %s has had an impossible address, %s", name, a.Prefix)
-			}
-		}
-	}
-	return nil
-}
-
-func (s *Store) savePort(p portRecord) error {
-	text, err := json.MarshalIndent(p, "", "  ")
-	if err != nil {
-		panic(err) // all of its types can be marshalled
-	}
-	return s.write("port "+p.Name, s.freshPort(p.Name), s.portPath(p.Name), append(text, '\n'))
-}
-
-// Ports are the names of the ports that the store has.
-func (s *Store) Ports() ([]string, error) {
-	entries, err := os.ReadDir(s.dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cannot read the state directory: %w", err)
-	}
-	var names []string
-	for _, e := range entries {
-		if _, port := RecordOf(e.Name()); port != "" {
-			names = append(names, port)
-		}
-	}
-	return names, nil
-}
 
 // ApplyPort makes a port what bond says, whether it is there or not. It returns
 // what was done: created, changed or unchanged. After an error all is as it was.
@@ -159,12 +61,6 @@ func (r *Runtime) setPort(ctx context.Context, bond plumbing.Bond, refusal func(
 		return "", errors.Join(err, r.Store.savePort(old))
 	}
 	return "changed", nil
-}
-
-func sameBond(a, b plumbing.Bond) bool {
-	x, _ := json.Marshal(a)
-	y, _ := json.Marshal(b)
-	return bytes.Equal(x, y)
 }
 
 func (r *Runtime) createPort(ctx context.Context, bond plumbing.Bond) error {
@@ -274,13 +170,6 @@ func planPort(p *portRecord, have plumbing.BondState) (plumbing.Plan, error) {
 	return plumbing.DiffBond(p.Bond, p.Before, have)
 }
 
-// forget drops what has been given back, and reports whether there was something.
-func (p *portRecord) forget() bool {
-	before := len(p.Before)
-	maps.DeleteFunc(p.Before, func(name string, _ plumbing.Before) bool { return !slices.Contains(p.Members, name) })
-	return len(p.Before) < before
-}
-
 // DestroyPort takes a port away and gives its members back; it says whether there
 // was one. One that virtual servers use is not taken away.
 func (r *Runtime) DestroyPort(ctx context.Context, name string) (there bool, err error) {
@@ -370,33 +259,6 @@ func (r *Runtime) ensurePort(ctx context.Context, name string) error {
 	return r.reconcilePort(ctx, p)
 }
 
-// Port is what a port should be, or ErrNoPort.
-func (s *Store) Port(name string) (plumbing.Bond, error) {
-	p, err := s.loadPort(name)
-	return p.Bond, err
-}
-
-// All is everything that the store has, as documents.
-func (s *Store) All() (Documents, error) {
-	servers, err := s.List()
-	if err != nil {
-		return Documents{}, err
-	}
-	names, err := s.Ports()
-	if err != nil {
-		return Documents{}, err
-	}
-	docs := Documents{Servers: servers}
-	for _, name := range names {
-		p, err := s.loadPort(name)
-		if err != nil {
-			return Documents{}, err
-		}
-		docs.Ports = append(docs.Ports, p.Bond)
-	}
-	return docs, nil
-}
-
 // DiffPort is what an apply of bond would do, in words.
 func (r *Runtime) DiffPort(bond plumbing.Bond) ([]Drift, error) {
 	p, have, err := r.lookAtPort(bond, nil)
@@ -448,96 +310,4 @@ func (r *Runtime) lookAtPort(bond plumbing.Bond, refusal func(string) error) (p 
 	defer h.Close()
 	have, err = p.observe(h)
 	return p, have, err
-}
-
-// A PortStatus is how a port stands.
-type PortStatus struct {
-	Name    string            `json:"name"`
-	State   string            `json:"state"` // up, degraded (a member is missing or without link, or something differs), down
-	Mode    plumbing.BondMode `json:"mode"`
-	MAC     plumbing.MAC      `json:"mac"`
-	MTU     int               `json:"mtu"`
-	Active  string            `json:"active,omitempty"` // the member that carries all, in the modes that have one
-	Members []MemberStatus    `json:"members"`
-	Users   []string          `json:"users"` // virtual servers on it
-	Drift   []Drift           `json:"drift"`
-}
-
-// A MemberStatus is how a member stands.
-type MemberStatus struct {
-	Name     string `json:"name"`
-	State    string `json:"state"`    // up, down, backup, missing (not on this host), out (not in the bond)
-	Failures int    `json:"failures"` // times that its link was lost
-}
-
-// PortStatus looks at a port.
-func (r *Runtime) PortStatus(name string) (PortStatus, error) {
-	p, err := r.Store.loadPort(name)
-	if err != nil {
-		return PortStatus{}, err
-	}
-	h, err := plumbing.OpenHost()
-	if err != nil {
-		return PortStatus{}, err
-	}
-	defer h.Close()
-	have, err := p.observe(h)
-	if err != nil {
-		return PortStatus{}, err
-	}
-	users, err := r.usersOf(name)
-	s := PortStatus{
-		Name: name, State: "down", Mode: p.Mode, MAC: have.MAC, Active: have.Active,
-		Members: []MemberStatus{}, Users: append([]string{}, users...), Drift: []Drift{},
-	}
-	s.Drift = append(s.Drift, portDrift(&p, have)...)
-	whole := len(s.Drift) == 0
-	for _, name := range p.Members {
-		m := memberStatus(name, have)
-		s.Members = append(s.Members, m)
-		// In 802.3ad it is one that the other end has not taken into the aggregate.
-		whole = whole && (m.State == "up" || m.State == "backup" && p.Mode == plumbing.ActiveBackup)
-	}
-	if have.Device != nil {
-		s.MTU = have.Device.MTU
-		switch {
-		case !have.Device.Up || !have.Carrier:
-		case whole:
-			s.State = "up"
-		default:
-			s.State = Degraded
-		}
-	}
-	return s, err
-}
-
-// PortStatusAll looks at all of them.
-func (r *Runtime) PortStatusAll() ([]PortStatus, error) {
-	names, err := r.Store.Ports()
-	errs := []error{err}
-	all := []PortStatus{}
-	for _, name := range names {
-		s, err := r.PortStatus(name)
-		if err == nil {
-			all = append(all, s)
-		}
-		errs = append(errs, err)
-	}
-	return all, errors.Join(errs...)
-}
-
-func memberStatus(name string, have plumbing.BondState) MemberStatus {
-	k := slices.IndexFunc(have.Members, func(m plumbing.Member) bool { return m.Name == name })
-	if k < 0 {
-		return MemberStatus{Name: name, State: "missing"}
-	}
-	m := have.Members[k]
-	s := MemberStatus{Name: name, State: m.MII, Failures: m.Failures}
-	switch {
-	case !m.Enslaved:
-		s.State = "out"
-	case m.MII == "up" && m.Backup:
-		s.State = "backup"
-	}
-	return s
 }

@@ -1,0 +1,215 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/vsrun/vsrun/nsutil"
+	"github.com/vsrun/vsrun/plumbing"
+)
+
+// reconcile makes the kernel match the record.
+func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
+	if vs.Disabled {
+		return r.takeDown(ctx, vs.ID, OwnTimeout)
+	}
+	if err := r.ensurePorts(ctx, vs); err != nil {
+		return err
+	}
+	if err := r.republish(ctx, vs); err != nil {
+		return err
+	}
+	if err := r.dropStrayUnits(ctx, vs); err != nil {
+		return err
+	}
+	h, err := plumbing.Open(r.place(vs.ID))
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	fresh := h.Namespace() == nil
+	h.Deleting = r.closing(h, vs)
+	h.Deleted = func() { h.Deleting() }
+	err = r.plumb(ctx, h, vs)
+	if err != nil && h.Namespace() == nil {
+		r.never(vs)
+	}
+	if err != nil || !fresh { // one may have been made in vain, or left
+		err = errors.Join(err, r.releaseVLANs(context.WithoutCancel(ctx), h))
+	}
+	if err == nil {
+		err = r.serve(ctx, h.Namespace(), vs)
+	}
+	if err != nil && fresh && h.Namespace() != nil { // all but the services worked
+		return errors.Join(err, r.takeDown(context.WithoutCancel(ctx), vs.ID, OwnTimeout))
+	}
+	return err
+}
+
+func (r *Runtime) plumb(ctx context.Context, h *plumbing.Handle, vs VirtualServer) error {
+	for range rounds {
+		fresh := h.Namespace() == nil
+		plan, err := r.plumbOnce(ctx, h, vs)
+		if err != nil || len(plan) == 0 || fresh {
+			return err
+		}
+	}
+	plan, err := r.plan(h, vs)
+	if err == nil && len(plan) > 0 {
+		err = fmt.Errorf("cannot %s in %s: it does not stay", plan[0], vs.Namespace())
+	}
+	return err
+}
+
+// plumbOnce makes and applies one plan. From the look at the host's VLAN devices
+// until something sits on them, nobody may delete them.
+func (r *Runtime) plumbOnce(ctx context.Context, h *plumbing.Handle, vs VirtualServer) (plumbing.Plan, error) {
+	if vs.UsesVLAN() {
+		unlock, err := r.Store.lock(ctx, host)
+		if err != nil {
+			return nil, err
+		}
+		h.Settled = sync.OnceFunc(unlock)
+		defer h.Settled()
+	}
+	plan, err := r.plan(h, vs)
+	if err == nil {
+		if len(plan.Changes()) > 0 {
+			r.opening(h, vs)
+		}
+		err = plan.Apply(ctx, h)
+	}
+	return plan, err
+}
+
+// releaseVLANs deletes the host's VLAN devices of ours that nobody uses any more.
+func (r *Runtime) releaseVLANs(ctx context.Context, h *plumbing.Handle) error {
+	plan, err := h.Leftover(nil, plumbing.Network{})
+	if err != nil || len(plan) == 0 {
+		return err
+	}
+	unlock, err := r.Store.lock(ctx, host)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if plan, err = h.Leftover(nil, plumbing.Network{}); err != nil { // now that nobody is at work on them
+		return err
+	}
+	return plan.Force(ctx, h)
+}
+
+func (r *Runtime) plan(h *plumbing.Handle, vs VirtualServer) (plumbing.Plan, error) {
+	want := r.network(vs)
+	have, err := h.Observe(want)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := plumbing.Diff(r.place(vs.ID), want, have)
+	if r.NoProbe {
+		plan = plan.WithoutProbe()
+	}
+	return plan, err
+}
+
+// Plan is what would be done to make the kernel match vs, without doing it, to be
+// shown. It refuses what claiming the addresses would.
+func (r *Runtime) Plan(vs VirtualServer) (plumbing.Plan, error) {
+	if err := errors.Join(vs.checkHost(), r.checkShare(vs), r.Store.free(vs, r.MachineID)); err != nil {
+		return nil, err
+	}
+	h, err := plumbing.Open(r.place(vs.ID))
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	have, err := h.Observe(plumbing.Network{})
+	if err != nil {
+		return nil, err
+	}
+	plan, want := plumbing.Removal(have), plumbing.Network{}
+	if !vs.Disabled {
+		want = r.network(vs)
+		if plan, err = r.plan(h, vs); err != nil {
+			return nil, err
+		}
+	}
+	plan = h.Pasteable(plan)
+	gone := plan.Deleted(have)
+	if len(gone) == 0 {
+		return plan, nil
+	}
+	leftover, err := h.Leftover(gone, want)
+	return append(plan, leftover...), err
+}
+
+// PlanCreate is Plan for one that is to be created.
+func (r *Runtime) PlanCreate(vs VirtualServer) (plumbing.Plan, error) {
+	if _, err := r.existing(vs); err != nil {
+		return nil, err
+	}
+	return r.Plan(vs)
+}
+
+// Script is the plan as lines for a root shell.
+func (r *Runtime) Script(vs VirtualServer, plan plumbing.Plan) string {
+	return plan.Script(r.place(vs.ID))
+}
+
+// stop ends the services, then takes the network down, whatever becomes of the
+// services.
+func (r *Runtime) stop(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
+	killed, err = r.stopServices(ctx, id, timeout)
+	if err != nil && ctx.Err() != nil { // the caller's wish
+		return killed, err
+	}
+	return killed, errors.Join(err, r.unplumb(context.WithoutCancel(ctx), id))
+}
+
+func (r *Runtime) unplumb(ctx context.Context, id int) error {
+	h, err := plumbing.Open(r.place(id))
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	have, err := h.Observe(plumbing.Network{})
+	if err != nil {
+		return err
+	}
+	vs, absent := r.Store.Load(id) // without its record nobody says what was there, and nothing is kept of it
+	switch have.Namespace {
+	case plumbing.Foreign:
+		return fmt.Errorf("%s is a network namespace of somebody else's: it is left alone", r.place(id).Path())
+	case plumbing.Ours:
+		plan := plumbing.Removal(have)
+		if absent == nil {
+			h.Deleting = r.leaving(h, vs)
+			if len(plan.Deleted(have)) == 0 {
+				h.Deleting()
+			}
+		}
+		err := plan.Force(ctx, h)
+		return errors.Join(err, r.releaseVLANs(ctx, h))
+	}
+	// After a crash an empty file can be left, and the kernel may still be at
+	// work on a namespace that nobody holds any more.
+	if err := nsutil.Unpublish(r.place(id).Path()); err != nil {
+		return err
+	}
+	if absent == nil {
+		r.leaving(h, vs)()
+		if err := h.AwaitRelease(ctx, r.network(vs)); err != nil {
+			return err
+		}
+	}
+	return r.releaseVLANs(ctx, h)
+}
+
+// takeDown is stop for those who do not report what had to be killed.
+func (r *Runtime) takeDown(ctx context.Context, id int, timeout time.Duration) error {
+	_, err := r.stop(ctx, id, timeout)
+	return err
+}
