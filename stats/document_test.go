@@ -18,7 +18,7 @@ import (
 func TestCountersAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../docs/counters.md")
 	if err != nil {
-		t.Skip("MISSING source: this test reads the module's documents: ", err)
+		t.Fatal("this test reads the module's documents: ", err)
 	}
 	documented := documentedMetrics(string(text))
 	given := map[string]bool{}

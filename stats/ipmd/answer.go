@@ -54,11 +54,7 @@ func (s *Server) answer(ctx context.Context, g grant, q question) (answer, error
 // asked for by name.
 func (s *Server) sampled(ctx context.Context, g grant, q question) ([]*entry, error) {
 	b := noOlder(q.age)
-	list, err := s.list(ctx)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := list.pick(g, q)
+	entries, err := s.pick(ctx, g, q)
 	if err != nil {
 		return nil, err
 	}

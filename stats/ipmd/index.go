@@ -75,6 +75,15 @@ func (x *index) find(word string) *entry {
 	return x.byWord[word]
 }
 
+// pick is what is picked of the virtual servers that there are now.
+func (s *Server) pick(ctx context.Context, g grant, q question) ([]*entry, error) {
+	list, err := s.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return list.pick(g, q)
+}
+
 // pick is the virtual servers asked for, each once, or without ids all that the asker
 // may see. A number is an ID, and nobody's name.
 func (x *index) pick(g grant, q question) ([]*entry, error) {

@@ -51,11 +51,7 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, g grant) {
 // scrape leaves out what cannot be read, and logs it.
 func (s *Server) scrape(ctx context.Context, g grant, q question) (*scrape, error) {
 	b := noOlder(q.age)
-	list, err := s.list(ctx)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := list.pick(g, q)
+	entries, err := s.pick(ctx, g, q)
 	if err != nil {
 		return nil, err
 	}

@@ -71,10 +71,7 @@ func (t *stream) ask(r *http.Request) (err error) {
 	}
 	// Watchers with one interval are told at one time, of one sample.
 	t.age = t.interval / 2
-	list, err := t.server.list(r.Context())
-	if err == nil {
-		_, err = list.pick(t.grant, t.question)
-	}
+	_, err = t.server.pick(r.Context(), t.grant, t.question)
 	t.watching = true
 	return err
 }
