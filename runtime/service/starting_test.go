@@ -248,7 +248,8 @@ func TestStopAndReload(t *testing.T) {
 	v.begin()
 	s := sh("a", fmt.Sprintf(`trap 'echo usr >>%s; exit' USR1; trap 'echo hup >>%[1]s' HUP; trap '' TERM; echo up >>%[1]s; while :; do sleep 0.01; done`, out))
 	s.Stop, s.Reload.Signal = Stop{Signal: "USR1"}, "HUP"
-	deaf := sh("deaf", "trap '' TERM; while :; do sleep 0.01; done")
+	deaf := sh("deaf", "trap '' TERM; echo deaf; while :; do sleep 0.01; done")
+	deaf.Ready.Output = "deaf" // it hears until then
 	deaf.Stop.Timeout = Duration(slow)
 	if err := v.Set(t.Context(), []Service{s, deaf}); err != nil {
 		t.Fatal(err)
