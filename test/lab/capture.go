@@ -58,7 +58,7 @@ func capture(t testing.TB, ns, device string) *Capture {
 		t.Fatalf("cannot capture on %s: %v", device, err)
 	}
 	c := &Capture{f: f, done: make(chan struct{})}
-	go c.collect()
+	go c.collect(t)
 	t.Cleanup(func() { c.Stop() })
 	return c
 }
@@ -88,7 +88,7 @@ func packetSocket(path, device string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "packets of "+device), nil
 }
 
-func (c *Capture) collect() {
+func (c *Capture) collect(t testing.TB) {
 	defer close(c.done)
 	conn, err := c.f.SyscallConn()
 	if err != nil {
@@ -106,8 +106,12 @@ func (c *Capture) collect() {
 		if err != nil { // closed
 			return
 		}
+		if got != nil && got != unix.EINTR {
+			t.Errorf("the capture of %s has ended: %v", c.f.Name(), got)
+			return
+		}
 		link, ok := from.(*unix.SockaddrLinklayer)
-		if got != nil || !ok || link.Pkttype == unix.PACKET_OUTGOING || n < 14 {
+		if !ok || link.Pkttype == unix.PACKET_OUTGOING || n < 14 {
 			continue
 		}
 		vlan, tpid := vlanOf(oob[:oobn])

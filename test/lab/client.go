@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -29,31 +28,7 @@ const clientIf = "eth0"
 // host.
 func (s *Segment) Client(name string, addresses ...string) *Client {
 	s.h.t.Helper()
-	c := &Client{name, filepath.Join(nsDir, name)}
-	s.h.build(
-		func() error { return s.plugClient(c, addresses) },
-		func() error {
-			// The device first: dropped with its namespace it would linger.
-			return errors.Join(batch(s.path, "link del dev "+c.name), dropNamespace(c.path))
-		})
-	return c
-}
-
-func (s *Segment) plugClient(c *Client, addresses []string) error {
-	if err := newNamespace(c.path); err != nil {
-		return err
-	}
-	err := batch(s.path,
-		"link add name "+c.name+" type veth peer name "+clientIf+" netns "+c.path,
-		"link set dev "+c.name+" master switch up")
-	if err != nil {
-		return err
-	}
-	lines := []string{"sysctl net.ipv6.conf." + clientIf + ".accept_dad=0"}
-	for _, a := range addresses {
-		lines = append(lines, "addr add "+a+" dev "+clientIf)
-	}
-	return batch(c.path, append(lines, "link set dev "+clientIf+" up")...)
+	return s.Clients(Plug{Name: name, Addresses: addresses})[0]
 }
 
 // In is the published namespace name as a client: to ask and to send from

@@ -38,7 +38,7 @@ func (h *Host) Segment(ports ...string) *Segment {
 					return err
 				}
 			}
-			return nil
+			return s.awaitForwarding(ports...)
 		},
 		func() error {
 			var errs []error

@@ -7,9 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/test/lab"
-	"golang.org/x/sys/unix"
 )
 
 const vs8MAC = "02:00:00:00:00:08"

@@ -26,8 +26,10 @@ type Plug struct {
 func (s *Segment) Clients(plugs ...Plug) []*Client {
 	s.h.t.Helper()
 	var clients []*Client
+	var names []string
 	for _, p := range plugs {
 		clients = append(clients, &Client{p.Name, filepath.Join(nsDir, p.Name)})
+		names = append(names, p.Name)
 	}
 	s.h.build(
 		func() error {
@@ -44,7 +46,7 @@ func (s *Segment) Clients(plugs ...Plug) []*Client {
 			for k, c := range clients {
 				errs = append(errs, batch(c.path, plugs[k].lines()...))
 			}
-			return cmp.Or(errors.Join(errs...), s.awaitForwarding(clients))
+			return cmp.Or(errors.Join(errs...), s.awaitForwarding(names...))
 		},
 		func() error {
 			var errs []error
@@ -61,16 +63,16 @@ func (s *Segment) Clients(plugs ...Plug) []*Client {
 	return clients
 }
 
-// awaitForwarding waits until the switch has noticed the carriers of its new ports. The
+// awaitForwarding waits until the switch has noticed the carriers of these ports of its. The
 // kernel tells it from a work queue, under a lock that all namespaces of the machine share,
 // and until then it drops what comes.
-func (s *Segment) awaitForwarding(clients []*Client) error {
+func (s *Segment) awaitForwarding(names ...string) error {
 	argv := enter(s.path, []string{"ip", "-o", "-d", "link", "show", "master", "switch"})
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		ports := run("", argv...)
-		late := slices.DeleteFunc(slices.Clone(clients), func(c *Client) bool {
+		late := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 			for line := range strings.Lines(ports.Stdout) {
-				if strings.Contains(line, ": "+c.name+"@") && strings.Contains(line, "state forwarding") {
+				if strings.Contains(line, ": "+name+"@") && strings.Contains(line, "state forwarding") {
 					return true
 				}
 			}
@@ -80,14 +82,14 @@ func (s *Segment) awaitForwarding(clients []*Client) error {
 		case len(late) == 0:
 			return nil
 		case time.Now().After(end):
-			return fmt.Errorf("the switch has forwarded nothing from %s for 10 seconds: %v", late[0].name, ports)
+			return fmt.Errorf("the switch has forwarded nothing from %s for 10 seconds: %v", late[0], ports)
 		}
 	}
 }
 
 // lines make eth0 on the wire.
 func (p Plug) lines() []string {
-	lines := []string{"sysctl net.ipv6.conf.default.accept_dad=0"}
+	lines := []string{"sysctl net.ipv6.conf.default.accept_dad=0", "sysctl net.ipv6.conf.wire.accept_dad=0"}
 	on := "wire"
 	if p.VLAN == "" {
 		lines = append(lines, "link set dev wire name "+clientIf)
