@@ -107,37 +107,63 @@ var scratch struct {
 	b [lineSize]byte
 }
 
-// collect keeps what comes through a pipe, until nobody has its other end; seen, if
-// any, sees each line.
-func (j *journal) collect(pipe *os.File, seen func(line []byte)) {
-	defer pipe.Close()
-	conn, err := pipe.SyscallConn()
+// A feed is the pipe that a process of a service writes to.
+type feed struct {
+	journal *journal
+	pipe    *os.File
+	seen    func(line []byte) // nil: nobody looks at the lines
+	rest    []byte            // a line that has no end yet; scratch's lock holds for it
+}
+
+// collect keeps what comes, until nobody has the pipe's other end.
+func (f *feed) collect() {
+	defer f.pipe.Close()
+	conn, err := f.pipe.SyscallConn()
 	if err != nil {
 		return
 	}
-	var rest []byte // a line that has no end yet
 	for n := 1; n > 0; {
-		err := conn.Read(func(fd uintptr) bool {
-			scratch.Lock()
-			defer scratch.Unlock()
+		if err := conn.Read(func(fd uintptr) bool {
 			var err error
-			n, err = unix.Read(int(fd), scratch.b[:lineSize-len(rest)])
-			if err == nil {
-				rest = j.lines(append(rest, scratch.b[:n]...), seen)
-			}
+			n, err = f.take(fd)
 			return !errors.Is(err, unix.EAGAIN)
-		})
-		if err != nil {
-			break
+		}); err != nil {
+			return
 		}
-	}
-	if len(rest) > 0 {
-		j.lines(append(rest, '\n'), seen)
 	}
 }
 
+// catchUp keeps what is in the pipe now: a process that has ended may be said to
+// have only when its last words can be read.
+func (f *feed) catchUp() {
+	conn, err := f.pipe.SyscallConn()
+	if err != nil {
+		return
+	}
+	conn.Control(func(fd uintptr) { // an error means that all was kept
+		left, _ := unix.IoctlGetInt(int(fd), unix.TIOCINQ) // others may go on writing
+		for n := 1; n > 0 && left >= 0; left -= n {
+			n, _ = f.take(fd)
+		}
+	})
+}
+
+// take keeps what one read(2) gives.
+func (f *feed) take(fd uintptr) (n int, err error) {
+	scratch.Lock()
+	defer scratch.Unlock()
+	n, err = unix.Read(int(fd), scratch.b[:lineSize-len(f.rest)])
+	switch {
+	case n > 0:
+		f.rest = f.lines(append(f.rest, scratch.b[:n]...))
+	case !errors.Is(err, unix.EAGAIN) && len(f.rest) > 0:
+		f.rest = f.lines(append(f.rest, '\n'))
+	}
+	return n, err
+}
+
 // lines keeps the lines of text and returns what is left of it.
-func (j *journal) lines(text []byte, seen func([]byte)) (rest []byte) {
+func (f *feed) lines(text []byte) (rest []byte) {
 	for {
 		end := bytes.IndexByte(text, '\n') + 1
 		if end == 0 && len(text) == lineSize {
@@ -146,9 +172,9 @@ func (j *journal) lines(text []byte, seen func([]byte)) (rest []byte) {
 		if end == 0 {
 			return bytes.Clone(text)
 		}
-		j.keep(string(text[:end]))
-		if seen != nil {
-			seen(text[:end])
+		f.journal.keep(string(text[:end]))
+		if f.seen != nil {
+			f.seen(text[:end])
 		}
 		text = text[end:]
 	}

@@ -25,7 +25,7 @@ func TestJournal(t *testing.T) {
 	fmt.Fprintf(out, "one\n\ntwo %s\nrest", long)
 	out.Close()
 	before := time.Now().Add(-time.Second)
-	j.collect(in, nil)
+	(&feed{journal: j, pipe: in}).collect()
 	var got []string
 	for line := range strings.Lines(read(t, filepath.Join(root.Name(), "a.log"))) {
 		stamp, text, _ := strings.Cut(line, " ")
@@ -75,6 +75,28 @@ func TestJournalIsBounded(t *testing.T) {
 	entries, _ := os.ReadDir(root.Name())
 	if len(entries) != journalKeep+1 {
 		t.Errorf("%v", entries)
+	}
+}
+
+// What a service has said is in its log when it is said to have ended, however busy the
+// machine is, and with another process that goes on.
+func TestLastWordsBeforeTheEnd(t *testing.T) {
+	v := up(t)
+	words := strings.Repeat("0123456789abcde\n", 2000) + "the end"
+	for k := range 20 {
+		name := fmt.Sprint("a", k)
+		s := sh(name, "printf %s \"$WORDS\"; sleep 32011 & exit 0")
+		s.Restart, s.Environment = RestartNever, map[string]string{"WORDS": words + "\n"}
+		if k%2 == 0 { // no end of the last line, and nobody who could go on with it
+			s.Command[2], s.Environment["WORDS"] = "printf %s \"$WORDS\"", words
+		}
+		if err := v.Set(t.Context(), []Service{s}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it has ended", func() bool { return v.unit(name).State == Finished })
+		if got := said(v, name); got != words+"\n" {
+			t.Fatalf("%s: %d bytes of %d: …%q", name, len(got), len(words)+1, got[max(0, len(got)-50):])
+		}
 	}
 }
 

@@ -53,7 +53,8 @@ func (s *supervisor) launch(u *unit) {
 	u.began()
 	s.arm(u, u.service.Ready.Within())
 	t := tick{u, u.armed}
-	err := s.withOutput(u, s.expect(t, u.service.Ready.Output), func(out *os.File) error {
+	err := s.withOutput(u, s.expect(t, u.service.Ready.Output), func(out *os.File, said *feed) error {
+		u.said = said
 		if err := errors.Join(u.service.Resources.apply(u.group), u.listen()); err != nil {
 			return err
 		}
@@ -115,9 +116,9 @@ func (s *supervisor) signed(t tick) {
 	s.happen(u, live)
 }
 
-// withOutput calls fn with the file that a process of the unit writes to: a pipe,
-// whose other end goes to the service's journal. seen, if any, sees each line.
-func (s *supervisor) withOutput(u *unit, seen func([]byte), fn func(out *os.File) error) error {
+// withOutput calls fn with the file that a process of the unit writes to, a pipe, and
+// with its other end, which goes to the service's journal. seen, if any, sees each line.
+func (s *supervisor) withOutput(u *unit, seen func([]byte), fn func(out *os.File, said *feed) error) error {
 	in, out, err := os.Pipe()
 	if err != nil {
 		return err
@@ -130,8 +131,9 @@ func (s *supervisor) withOutput(u *unit, seen func([]byte), fn func(out *os.File
 	if u.journal == nil {
 		u.journal = newJournal(s.logs, u.service.Name, s.journald)
 	}
-	s.collecting.Go(func() { u.journal.collect(in, seen) })
-	return fn(out)
+	said := &feed{journal: u.journal, pipe: in, seen: seen}
+	s.collecting.Go(said.collect)
+	return fn(out, said)
 }
 
 // makeGroup gives a unit a cgroup that nothing was killed in: one that is there is

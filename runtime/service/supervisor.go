@@ -219,9 +219,11 @@ func (s *supervisor) reap() {
 		}
 		switch {
 		case t != nil:
+			t.said.catchUp()
 			u.tasks = slices.DeleteFunc(u.tasks, func(o *task) bool { return o == t })
 			t.ended(status)
 		case u != nil:
+			u.said.catchUp()
 			e := u.died(status)
 			log.Printf("%s (process %d) has ended: %s", u.service.Name, pid, u.last)
 			s.happen(u, e)

@@ -16,6 +16,7 @@ import (
 type task struct {
 	pid   int
 	word  *os.File // what the launched process said before it became the command
+	said  *feed
 	limit time.Duration
 	timer *time.Timer
 	late  bool // it has overrun its time, and was killed
@@ -25,13 +26,13 @@ type task struct {
 // begin starts a task that has the time within; done hears in the loop, later, how
 // it ended. An error means that it was not started.
 func (s *supervisor) begin(u *unit, command, env []string, within time.Duration, done func(error)) error {
-	return s.withOutput(u, nil, func(out *os.File) error {
+	return s.withOutput(u, nil, func(out *os.File, said *feed) error {
 		pid, word, err := spawn(out, u.group, u.service.Name, nil,
 			order{command, append(slices.Clone(s.env), env...), s.mounts.targets(u.launched.Private), u.launched.Settings, 0})
 		if err != nil {
 			return err
 		}
-		t := &task{pid: pid, word: word, limit: within, done: done}
+		t := &task{pid: pid, word: word, said: said, limit: within, done: done}
 		t.timer = time.AfterFunc(within, func() { s.overdue <- t })
 		u.tasks = append(u.tasks, t)
 		return nil

@@ -29,6 +29,7 @@ type unit struct {
 	word      chan string // what the launched process said before it became the program; "" is success
 	tasks     []*task
 	journal   *journal
+	said      *feed         // what the main process writes to it
 	group     *cgroup.Group // nil while it does not run, and where the host has none
 	listeners []listener    // in the order of the service's sockets
 	groups    int           // how many could not be removed
