@@ -320,9 +320,7 @@ func TestMissingProgram(t *testing.T) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	for name, state := range map[string]State{"web": Backoff, "good": Running, "script": Failed} {
-		if s := v.unit(name); s.State != state {
-			t.Errorf("%+v, want it %s", s, state)
-		}
+		eventually(t, name+" is "+state.String(), func() bool { return v.unit(name).State == state }) // web is tried again and again
 	}
 	if s := v.unit("script"); s.Last != "cannot start: "+script+": permission denied" {
 		t.Errorf("last %q", s.Last)
