@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vsrun/vsrun/plumbing"
 )
 
@@ -47,8 +49,10 @@ func Open(stateDir, runDir, netnsDir string) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	store := OpenStore(stateDir)
+	store.spare = runDir
 	return &Runtime{
-		Store:     OpenStore(stateDir),
+		Store:     store,
 		StateDir:  stateDir,
 		RunDir:    runDir,
 		NetnsDir:  netnsDir,
@@ -253,10 +257,14 @@ func (r *Runtime) Destroy(ctx context.Context, id int, timeout time.Duration) (k
 		vs.Disabled = true
 		err = r.Store.save(vs)
 	}
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	full := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+	if err != nil && !errors.Is(err, ErrNotFound) && !full {
 		return nil, err
 	}
 	killed, err = r.stop(ctx, id, timeout)
+	if err == nil && full { // without that mark, no record may outlive the data
+		err = r.Store.forget(id)
+	}
 	if err != nil {
 		return killed, err
 	}

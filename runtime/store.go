@@ -26,6 +26,7 @@ import (
 // replaced atomically and synced, so that a crash leaves the old or the new.
 type Store struct {
 	dir     string
+	spare   string // where to lock what is read-only; "" for nowhere
 	ledgers func() *ledger.Book
 }
 
@@ -233,9 +234,17 @@ func (s *Store) write(what, fresh, path string, text []byte) error {
 }
 
 // replaceFile gives a file new contents, on the disk when it returns, or leaves it as it
-// was. They are written as fresh before.
+// was. They are written as fresh before. What it has already takes no room, and nothing
+// that can be written.
 func replaceFile(fresh, path string, text []byte) error {
 	old, err := readRecord(path)
+	if err == nil && bytes.Equal(old, text) {
+		err := syncDir(filepath.Dir(path)) // who wrote it may have died before
+		if errors.Is(err, unix.EROFS) {
+			err = nil
+		}
+		return err
+	}
 	first := errors.Is(err, fs.ErrNotExist)
 	if err == nil || first {
 		err = writeSynced(fresh, text)
@@ -299,93 +308,4 @@ func syncDir(dir string) error {
 	}
 	defer d.Close()
 	return d.Sync()
-}
-
-const lockFile = "lock"
-
-// The locks beside those of the virtual servers, which have their numbers.
-const (
-	whole = 0         // what concerns all virtual servers; it is taken last
-	host  = MaxID + 1 // devices of the host that virtual servers share
-	agent = MaxID + 2 // held by the node agent as long as it lives
-	books = MaxID + 3 // the ledgers; it is taken after all others, and not for long
-)
-
-// openLock opens the file whose bytes are the locks.
-func (s *Store) openLock() (*os.File, error) {
-	if err := os.MkdirAll(s.dir, 0o755); err != nil {
-		return nil, fmt.Errorf("cannot make the state directory: %w", err)
-	}
-	f, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot open the lock: %w", err)
-	}
-	return f, nil
-}
-
-// lock serialises work on one virtual server among all processes: byte id of
-// one file is locked, so that no file is left for each. The kernel lets go of
-// it when the process ends.
-func (s *Store) lock(ctx context.Context, id int) (unlock func(), err error) {
-	f, err := s.openLock()
-	if err != nil {
-		return nil, err
-	}
-	got := make(chan error, 1)
-	go func() {
-		l := unix.Flock_t{Type: unix.F_WRLCK, Start: int64(id), Len: 1}
-		got <- ignoringEINTR(func() error { return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLKW, &l) })
-	}()
-	select {
-	case err = <-got:
-	case <-ctx.Done():
-		go func() { <-got; f.Close() }()
-		return nil, fmt.Errorf("another vsrun is at work on %s: %w", lockName(id), context.Cause(ctx))
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("cannot lock %s: %w", lockName(id), err)
-	}
-	return func() { f.Close() }, nil
-}
-
-// ErrTaken says that another node agent is at work on the same state directory, or in the
-// same run directory.
-var ErrTaken = errors.New("another one is running")
-
-// BeAgent makes the caller the only node agent, until release or its end.
-func (s *Store) BeAgent() (release func(), err error) {
-	f, err := s.openLock()
-	if err != nil {
-		return nil, err
-	}
-	l := unix.Flock_t{Type: unix.F_WRLCK, Start: agent, Len: 1}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-			return nil, &plumbing.Refusal{Err: fmt.Errorf("%w, on %s", ErrTaken, s.dir), Cure: "end that one first: systemctl stop vsd"}
-		}
-		return nil, fmt.Errorf("cannot lock %s: %w", f.Name(), err)
-	}
-	return func() { f.Close() }, nil
-}
-
-func lockName(id int) string {
-	switch id {
-	case whole:
-		return "the state directory"
-	case host:
-		return "the host's devices"
-	case books:
-		return "the ledgers"
-	}
-	return VirtualServer{ID: id}.Namespace()
-}
-
-func ignoringEINTR(fn func() error) error {
-	for {
-		if err := fn(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }

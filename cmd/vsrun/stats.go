@@ -151,15 +151,6 @@ func (a *app) ipmd() (ipmd.Client, error) {
 	return ipmd.Client{Socket: filepath.Join(dir, "ipmd.sock")}, err
 }
 
-// hintOf is an error's cure, if it knows one.
-func hintOf(err error) string {
-	var cure interface{ Hint() string }
-	if errors.As(err, &cure) {
-		return cure.Hint()
-	}
-	return ""
-}
-
 // table writes what interfaces have counted, and what processes use.
 func (o statsOutput) table(w io.Writer, samples []stats.Sample) {
 	row(w, slices.Concat(o.node(-1), []any{"ID", "NAME", "INTERFACE"}, o.headings())...)

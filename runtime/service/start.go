@@ -101,6 +101,9 @@ func launchInit(ns *nsutil.Namespace, program string, b boot, volumes []*os.File
 	}
 	defer logs.Close()
 	log, err := openLog(logs, initName)
+	if err != nil { // the disk is full, or read-only: services do without, and so does this
+		log, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

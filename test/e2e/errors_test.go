@@ -291,12 +291,14 @@ vsrun: cannot add service web to 7: cannot start the services of vs7 (finance): 
 	// What is kept.
 	{name: "read-only state", under: `unshare --mount sh -c 'mount -t tmpfs -o ro none "$VSRUN_STATE_DIR" && exec "$@"' -`, args: "create 8", code: 1, stderr: `
 vsrun: cannot create vs8: cannot open the lock: open $STATE/lock: read-only file system
+hint: make that filesystem writable again: findmnt -T $STATE; dmesg may tell why it is not
 `},
 	{name: "state under a file", args: "--state-dir /dev/null/state create 8", code: 1, stderr: `
 vsrun: cannot create vs8: cannot make the state directory: mkdir /dev/null: not a directory
 `},
 	{name: "state is full", under: `unshare --mount sh -c 'mount -t tmpfs -o nr_inodes=2 none "$VSRUN_STATE_DIR" && exec "$@"' -`, args: "create 8", code: 1, stderr: `
 vsrun: cannot create vs8: cannot store vs8: open $STATE/.vs8.json.new: no space left on device
+hint: make room there: df -h $STATE; df -i $STATE, should there be too many files
 `},
 	{name: "netns directory is a file", args: "--netns-dir /dev/null create 8", code: 1, stderr: `
 vsrun: cannot create vs8: open /dev/null/vs8: not a directory
