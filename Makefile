@@ -8,7 +8,7 @@ KERNELS ?= 6.1 6.12
 KERNEL ?= $(firstword $(KERNELS))
 PKG ?= ./plumbing
 RUN ?= .
-BENCHFLAGS ?=
+SCALE ?= 1000
 PREFIX ?= /usr/local
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 
@@ -23,9 +23,11 @@ BUILDFLAGS = -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION
 # Tests run the programs that are in bin; see test/lab.
 export VSRUN_BIN := $(BIN)
 export CGO_ENABLED := 0
+# Programs that are measured beside them; see test/bench.
+export VSRUN_BENCH_TOOLS := $(CACHE)/bench
 
 .PHONY: help build install uninstall test test-vm test-vm-kernel vm-shell lint bench demo fuzz crash-matrix clean
-.PHONY: check-native check-as-user check-vm vm summary
+.PHONY: check-native check-as-user check-vm vm peers summary
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -70,7 +72,7 @@ check-native: REQUIRE := all
 else
 check-native: REQUIRE := all,-root,-cgroup2
 endif
-check-native:
+check-native: peers
 	@echo "== tests as $$(id -un), in throw-away hosts"
 	@VSRUN_REQUIRE=$(REQUIRE) TESTS="$$($(GO) list ./... | grep -vE '/test/(vm|systemd)$$')" \
 		test/lane native $(GO) test -json -count=1
@@ -113,9 +115,14 @@ install: build ## the programs and systemd's units: PREFIX=/usr/local UNITDIR=PR
 uninstall: ## what install has put there; virtual servers stay as they are
 	@rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/sbin/%') $(patsubst %,'$(DESTDIR)$(UNITDIR)/%',$(notdir $(UNITS)))
 
-bench: build ## what creating, destroying and counting cost
+bench: build peers ## vsrun beside the bare kernel and beside others, in docs/bench.md: SCALE=1000, 4000 at most
 	@test/install base metrics
-	@$(GO) test -run '^$$' -bench . $(BENCHFLAGS) ./plumbing ./stats ./stats/ipmd ./test/bench
+	@VSRUN_BENCH=$(SCALE) VSRUN_BENCH_OUT=$(CURDIR) $(GO) test -count=1 -v -timeout 2h -run '^TestBench$$' ./test/bench
+
+peers:
+	@$(GO) build -trimpath -ldflags '-s -w' -o $(VSRUN_BENCH_TOOLS)/ ./test/bench/bare
+	@$(GO) build -modfile=tools/go.mod -trimpath -ldflags '-s -w' -o $(VSRUN_BENCH_TOOLS)/ github.com/containernetworking/cni/cnitool \
+		github.com/containernetworking/plugins/plugins/main/macvlan github.com/containernetworking/plugins/plugins/ipam/static
 
 demo: build ## two virtual servers on one port, seen from a client; KEEP=1 to stay in
 	@test/install base web files

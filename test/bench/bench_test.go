@@ -1,91 +1,184 @@
 package bench
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	goruntime "runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/runtime"
+	"github.com/vsrun/vsrun/test/bench/floor"
 	"github.com/vsrun/vsrun/test/lab"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+// tools are the programs that are measured beside vsrun; see the Makefile.
+const toolsVar = "VSRUN_BENCH_TOOLS"
 
-// server is one macvlan, one address, a default gateway.
-var server = []string{"8", "--no-probe", "--port", "eth1", "--address", "192.0.2.8/24", "--gateway", "192.0.2.1"}
+func TestMain(m *testing.M) {
+	os.Setenv("PATH", os.Getenv(toolsVar)+":"+os.Getenv("PATH"))
+	lab.Main(m)
+}
 
-func BenchmarkCreate(b *testing.B) {
-	h := host(b)
-	script := h.MustVsrun(b, append([]string{"create", "--dry-run"}, server...)...)
-	iproute := batch(script)
-	var ours, theirs []time.Duration
-	for b.Loop() {
-		ours = append(ours, timed(func() { h.MustVsrun(b, append([]string{"create"}, server...)...) }))
-		h.MustVsrun(b, "destroy", "8")
-		theirs = append(theirs, timed(func() { iproute(b) }))
-		h.MustVsrun(b, "destroy", "8")
+const port = "eth1"
+
+// A bench is one run, on one host.
+type bench struct {
+	*lab.Host
+	segment *lab.Segment
+	runtime *runtime.Runtime
+	floor   *floorThread
+	report  Report
+	quick   bool // a few turns, which say nothing
+}
+
+// TestBench measures every row, tells of each at once, and writes docs/bench.json, and what
+// is made of it, below VSRUN_BENCH_OUT.
+func TestBench(t *testing.T) {
+	lab.NeedRoot(t, "what it measures is other than in the user namespace of an ordinary user")
+	lab.Require(t, "bare", "cnitool", "macvlan", "static", "prometheus-node-exporter", "nsenter")
+	b := open(t)
+	sizes := []int{2}
+	if text := os.Getenv("VSRUN_BENCH"); text != "" {
+		size, err := strconv.Atoi(text)
+		if err != nil || size < 100 || size > most {
+			t.Fatalf("VSRUN_BENCH is %q: how many virtual servers? 100 to %d", text, most)
+		}
+		sizes = scale(size)
 	}
-	report(b, "ip-batch", ours, theirs)
-}
-
-func BenchmarkDestroy(b *testing.B) {
-	h := host(b)
-	var ours, theirs []time.Duration
-	create := func() { h.MustVsrun(b, append([]string{"create"}, server...)...) }
-	for b.Loop() {
-		create()
-		ours = append(ours, timed(func() { h.MustVsrun(b, "destroy", "8") }))
-		create()
-		theirs = append(theirs, timed(func() {
-			shell(b, "ip -n vs8 link set eth0 down && ip -n vs8 link delete eth0 && ip netns delete vs8")
-		}))
-		h.MustVsrun(b, "destroy", "8")
+	b.quick = len(sizes) == 1
+	b.report.Size = slices.Max(sizes)
+	b.measure(t, sizes)
+	b.check(t)
+	if t.Failed() {
+		return
 	}
-	report(b, "ip", ours, theirs)
-}
-
-func BenchmarkStats(b *testing.B) {
-	h := host(b)
-	h.MustVsrun(b, append([]string{"create"}, server...)...)
-	var ours, theirs []time.Duration
-	for b.Loop() {
-		ours = append(ours, timed(func() { h.MustVsrun(b, "stats", "8", "--direct", "-o", "json") }))
-		theirs = append(theirs, timed(func() {
-			shell(b, "ip netns exec vs8 cat /proc/net/dev /proc/net/snmp /proc/net/snmp6 /proc/net/netstat")
-		}))
+	if out := os.Getenv("VSRUN_BENCH_OUT"); out != "" {
+		must(t, b.report.save(filepath.Join(out, "docs/bench.json")))
+		must(t, Render(out))
 	}
-	h.MustVsrun(b, "destroy", "8")
-	report(b, "ip-netns-exec-cat", ours, theirs)
 }
 
-// A service is ready as soon as its program is, and sleep ends upon SIGTERM: what is
-// measured is all that vsrun and the init do for it.
-func BenchmarkServiceStart(b *testing.B) { order(b, "stop", "start") }
-func BenchmarkServiceStop(b *testing.B)  { order(b, "start", "stop") }
-
-func order(b *testing.B, first, measured string) {
-	h := host(b)
-	b.Cleanup(func() { os.Remove(h.RunDir) })
-	h.MustVsrun(b, append([]string{"create"}, server...)...)
-	h.MustVsrun(b, "service", "add", "8", "a", "--", "sleep", "100000")
-	var ours, theirs []time.Duration
-	for b.Loop() {
-		h.MustVsrun(b, "service", first, "8", "a")
-		ours = append(ours, timed(func() { h.MustVsrun(b, "service", measured, "8", "a") }))
-		theirs = append(theirs, timed(func() { shell(b, "ip netns exec vs8 true") }))
+// check finds rows without a figure.
+func (b *bench) check(t *testing.T) {
+	rows := 0
+	for _, r := range b.report.Rows {
+		for _, s := range []*Spread{&r.Ours, r.Theirs} {
+			if s != nil && !(s.Median >= 0) && r.Section != "memory" { // of so few it can be less than nothing
+				t.Errorf("no figure: %s", r)
+			}
+		}
+		rows++
 	}
-	h.MustVsrun(b, "destroy", "8")
-	report(b, "ip-netns-exec-true", ours, theirs)
+	if rows < 30 {
+		t.Errorf("only %d rows", rows)
+	}
 }
 
-func host(b *testing.B) *lab.Host {
-	h := lab.New(b)
-	h.Segment("eth1")
-	return h
+// most leaves some numbers for those that are made and destroyed beside the crowd.
+const most = 4000
+
+// scale is the sizes to measure for curves up to one.
+func scale(size int) (sizes []int) {
+	for _, n := range []int{100, 250, 500, 1000, 2000} {
+		if n < size {
+			sizes = append(sizes, n)
+		}
+	}
+	return append(sizes, size)
 }
+
+// measure takes the quick things first, then crowds, the largest last.
+func (b *bench) measure(t *testing.T, sizes []int) {
+	target := min(1000, slices.Max(sizes)) // that goals are about
+	for _, part := range []struct {
+		name string
+		do   func(*testing.T)
+	}{
+		{"one", func(t *testing.T) { b.one(t, 0) }},
+		{"one with services", b.services},
+		{"wire", b.wire},
+	} {
+		t.Run(part.name, part.do)
+	}
+	for _, size := range sizes {
+		t.Run(fmt.Sprint(size), func(t *testing.T) { b.crowd(t, size, target) })
+	}
+}
+
+func open(t *testing.T) *bench {
+	h := lab.New(t)
+	// In memory: what a disk takes to sync is the disk's. It is told in docs/bench.md.
+	h.StateDir = "/run/vsrun-state"
+	t.Setenv("VSRUN_STATE_DIR", h.StateDir)
+	h.Keep(h.StateDir)
+	t.Cleanup(func() { os.RemoveAll(h.StateDir); os.RemoveAll(h.RunDir) })
+	b := &bench{Host: h, segment: h.Segment(port)}
+	var err error
+	if b.runtime, err = runtime.Open(h.StateDir, h.RunDir, h.NetnsDir); err != nil {
+		t.Fatal(err)
+	}
+	b.runtime.NoProbe = true
+	b.runtime.Init = filepath.Join(lab.Programs(t), "vs-init")
+	b.floor = openFloor(t, h)
+	b.report.Version = strings.TrimSpace(strings.TrimPrefix(h.MustVsrun(t, "version"), "vsrun "))
+	b.report.Processors = goruntime.NumCPU()
+	b.report.Kernel = kernel(t)
+	return b
+}
+
+// kernel is its version without what a distribution has added.
+func kernel(t *testing.T) string {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	release, _, _ := strings.Cut(unix.ByteSliceToString(name.Release[:]), "-")
+	return release
+}
+
+// tell keeps a row and shows it.
+func (b *bench) tell(r Row) {
+	b.report.Rows = append(b.report.Rows, r)
+	fmt.Printf("%s  %s\n", time.Now().Format(time.TimeOnly), r)
+}
+
+// turns is how often something is measured: fewer times when nobody looks at what
+// comes out.
+func (b *bench) turns(n int) int {
+	if b.quick {
+		return 2
+	}
+	return n
+}
+
+// A contender does the work once, and returns what that took, in the unit of its row.
+type contender func() float64
+
+// race lets each have its turn, again and again, so that whatever else the machine does
+// meets all of them; the first turn of each is not counted.
+func race(turns int, contenders ...contender) [][]float64 {
+	taken := make([][]float64, len(contenders))
+	for turn := -1; turn < turns; turn++ {
+		for k, contender := range contenders {
+			if took := contender(); turn >= 0 {
+				taken[k] = append(taken[k], took)
+			}
+		}
+	}
+	return taken
+}
+
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+func millis(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 
 func timed(do func()) time.Duration {
 	start := time.Now()
@@ -93,45 +186,79 @@ func timed(do func()) time.Duration {
 	return time.Since(start)
 }
 
-// report gives the medians, and the median of the ratios pair by pair.
-func report(b *testing.B, other string, ours, theirs []time.Duration) {
-	ratios := make([]float64, len(ours))
-	for k := range ours {
-		ratios[k] = float64(ours[k]) / float64(theirs[k])
-	}
-	slices.Sort(ratios)
-	slices.Sort(ours)
-	slices.Sort(theirs)
-	middle := len(ratios) / 2
-	b.ReportMetric(0, "ns/op") // both halves together say nothing
-	b.ReportMetric(float64(ours[middle].Microseconds()), "vsrun-µs")
-	b.ReportMetric(float64(theirs[middle].Microseconds()), other+"-µs")
-	b.ReportMetric(ratios[middle], "ratio")
-}
-
-// batch makes of a dry run what a person would who is in a hurry: iproute2 in
-// batch mode, once on the host and once inside, and sysctl.
-func batch(script string) func(testing.TB) {
-	var outside, inside []string
-	sysctl := ""
-	for line := range strings.Lines(script) {
-		line = strings.TrimSpace(line)
-		if words, ok := strings.CutPrefix(line, "ip -n vs8 "); ok {
-			inside = append(inside, words)
-		} else if strings.HasPrefix(line, "ip netns exec") {
-			sysctl = line
-		} else if words, ok := strings.CutPrefix(line, "ip "); ok {
-			outside = append(outside, words)
-		}
-	}
-	text := fmt.Sprintf("ip -batch - <<'END'\n%s\nEND\n%s\nip -n vs8 -batch - <<'END'\n%s\nEND\n",
-		strings.Join(outside, "\n"), sysctl, strings.Join(inside, "\n"))
-	return func(t testing.TB) { shell(t, text) }
-}
-
-func shell(t testing.TB, script string) {
+// must fails the test for an error.
+func must(t testing.TB, err error) {
 	t.Helper()
-	if out, err := exec.Command("sh", "-ec", script).CombinedOutput(); err != nil {
-		t.Fatalf("%s\n%s%v", script, out, err)
+	if err != nil {
+		t.Fatal(err)
 	}
+}
+
+// A floorThread has a floor.Host, on a thread that nothing else runs on: vsrun's own
+// work would pay for being switched to from one that is locked.
+type floorThread struct{ work chan func(*floor.Host) }
+
+func openFloor(t *testing.T, h *lab.Host) *floorThread {
+	f := &floorThread{make(chan func(*floor.Host))}
+	opened, closed := make(chan error), make(chan struct{})
+	go func() {
+		defer close(closed)
+		host, err := floor.Open(h.NetnsDir, port)
+		if opened <- err; err != nil {
+			return
+		}
+		for do := range f.work {
+			do(host)
+		}
+		host.Close()
+	}()
+	must(t, <-opened)
+	t.Cleanup(func() { close(f.work); <-closed })
+	return f
+}
+
+// time is how long do takes.
+func (f *floorThread) time(t testing.TB, do func(*floor.Host) error) (took time.Duration) {
+	t.Helper()
+	var err error
+	done := make(chan struct{})
+	f.work <- func(h *floor.Host) {
+		took = timed(func() { err = do(h) })
+		close(done)
+	}
+	<-done
+	must(t, err)
+	return took
+}
+
+// command is how long a command takes that is to succeed. Its output goes to a file, so
+// that nobody here has work to do meanwhile.
+func command(t testing.TB, argv ...string) time.Duration {
+	t.Helper()
+	return commandWith(t, nil, argv...)
+}
+
+func commandWith(t testing.TB, environment []string, argv ...string) (took time.Duration) {
+	t.Helper()
+	out, err := os.Create("/run/bench-output")
+	must(t, err)
+	defer os.Remove(out.Name())
+	defer out.Close()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdout, cmd.Stderr = out, out
+	if environment != nil {
+		cmd.Env = append(os.Environ(), environment...)
+	}
+	took = timed(func() { err = cmd.Run() })
+	if err != nil {
+		text, _ := os.ReadFile(out.Name())
+		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, bytes.TrimSpace(text))
+	}
+	return took
+}
+
+// vsrun is how long a command of vsrun takes.
+func (b *bench) vsrun(t testing.TB, args ...string) time.Duration {
+	t.Helper()
+	return command(t, append([]string{filepath.Join(lab.Programs(t), "vsrun")}, args...)...)
 }

@@ -1,10 +1,9 @@
 package bench
 
 import (
-	"fmt"
 	"io"
+	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -15,69 +14,36 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/vsrun/vsrun/stats"
-	"github.com/vsrun/vsrun/test/lab"
 )
 
-// BenchmarkMetrics compares writing the metrics of 1000 virtual servers with
-// client_golang doing that for the same series, and prints a table.
-func BenchmarkMetrics(b *testing.B) {
-	h := lab.New(b)
-	h.Segment("eth1")
-	sources := crowd(b, h, 0, 1)
-	samples := make([]stats.Sample, 1000)
-	for i := range samples {
-		src := sources[0]
-		src.ID, src.Name = i+1, fmt.Sprintf("server%d", i+1)
-		sample, err := stats.Read(src)
-		if err != nil {
-			b.Fatal(err)
-		}
-		samples[i] = sample
+// metrics compares writing the metrics of all with client_golang writing the same series.
+func (b *bench) metrics(t *testing.T, size int) {
+	samples := make([]stats.Sample, size)
+	for i, src := range b.sources(numbers(size)) {
+		var err error
+		samples[i], err = stats.Read(src)
+		must(t, err)
 	}
+	write := func(w io.Writer) { must(t, stats.WriteMetrics(w, samples, stats.PrometheusText)) }
 	var text strings.Builder
-	write := func(w io.Writer) {
-		if err := stats.WriteMetrics(w, samples, stats.PrometheusText); err != nil {
-			b.Fatal(err)
-		}
-	}
 	write(&text)
-	theirs, series := asCollector(b, text.String())
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(theirs)
+	registry.MustRegister(asCollector(t, text.String()))
 	handler := promhttp.HandlerFor(registry, promhttp.HandlerOpts{DisableCompression: true})
-	answer := func(w io.Writer) {
-		r := httptest.NewRecorder()
-		handler.ServeHTTP(discarding{r, w}, httptest.NewRequest("GET", "/metrics", nil))
-	}
-	var size counting
-	answer(&size)
-	ours, other := inTurn(5, func() { write(io.Discard) }, func() { answer(io.Discard) })
-	fmt.Printf("\n/metrics of 1000 virtual servers, %d series:\n\n| | stats.WriteMetrics | client_golang | ratio |\n|---|---|---|---|\n", series)
-	fmt.Printf("| ms | %.1f | %.0f | %.4f |\n", ours.Seconds()*1000, other.Seconds()*1000, float64(ours)/float64(other))
-	a, o := allocations(func() { write(io.Discard) }), allocations(func() { answer(io.Discard) })
-	fmt.Printf("| allocations | %d | %d | |\n| bytes | %d | %d | |\n", a, o, text.Len(), size)
+	taken := race(b.turns(5),
+		func() float64 { return millis(timed(func() { write(io.Discard) })) },
+		func() float64 {
+			return millis(timed(func() { handler.ServeHTTP(discarding{}, httptest.NewRequest("GET", "/metrics", nil)) }))
+		})
+	b.tell(row("read", "text of /metrics, of samples that are there", size, "ms", taken[0], "client_golang, the same series", taken[1], ratio(0.1)))
 }
 
-func allocations(do func()) uint64 {
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	do()
-	runtime.ReadMemStats(&after)
-	return after.Mallocs - before.Mallocs
-}
+// A discarding answer goes nowhere.
+type discarding struct{}
 
-// A counting writer counts.
-type counting int
-
-func (c *counting) Write(p []byte) (int, error) { *c += counting(len(p)); return len(p), nil }
-
-// A discarding answer goes elsewhere.
-type discarding struct {
-	*httptest.ResponseRecorder
-	to io.Writer
-}
-
-func (d discarding) Write(p []byte) (int, error) { return d.to.Write(p) }
+func (discarding) Header() http.Header         { return http.Header{} }
+func (discarding) Write(p []byte) (int, error) { return len(p), nil }
+func (discarding) WriteHeader(int)             {}
 
 // A collector has series to tell of.
 type collector []constant
@@ -97,13 +63,11 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-func asCollector(b *testing.B, text string) (c collector, series int) {
-	b.Helper()
+func asCollector(t *testing.T, text string) (c collector) {
+	t.Helper()
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(t, err)
 	for name, f := range families {
 		kind := prometheus.UntypedValue
 		switch f.GetType() {
@@ -125,5 +89,5 @@ func asCollector(b *testing.B, text string) (c collector, series int) {
 			c = append(c, constant{desc, kind, v, values})
 		}
 	}
-	return c, len(c)
+	return c
 }

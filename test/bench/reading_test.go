@@ -3,210 +3,128 @@ package bench
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/stats"
-	"github.com/vsrun/vsrun/test/lab"
+	"github.com/vsrun/vsrun/test/bench/floor"
 )
 
-// crowds are the numbers of virtual servers that reading is measured with.
-var crowds = []int{1, 100, 1000, 4000}
-
-// BenchmarkReading compares ways to read a virtual server's counters, and prints a
-// table. It runs once, whatever -benchtime says.
-func BenchmarkReading(b *testing.B) {
-	lab.Require(b, "prometheus-node-exporter")
-	h := lab.New(b)
-	h.Segment("eth1")
-	var reader stats.Reader
-	defer reader.Close()
-	var sources []stats.Source
-	samples := make([]stats.Sample, slices.Max(crowds))
-	lines := []string{"", "stats.Reader", "pread of the same descriptors, nothing else", "ratio",
-		"stats.Read, which opens and closes", "ip netns exec cat of the files", "a node_exporter in it", "allocations of stats.Reader", "descriptors"}
-	for _, n := range crowds {
-		sources = append(sources, crowd(b, h, len(sources), n)...)
-		all := func() {
-			for i := range sources {
-				if err := reader.Read(sources[i], &samples[i]); err != nil {
-					b.Fatal(err)
-				}
-			}
-		}
-		all()
-		time.Sleep(3 * time.Second) // interfaces that are new say so, and that is counted
-		all()
-		kept := netFiles(b)
-		rounds := max(5, 1000/n)
-		ours, floor := inTurn(rounds, all, func() { pread(b, kept) })
-		allocations := testing.AllocsPerRun(rounds, all) / float64(n)
-		perFile := filesOfOne(b, sources[0])
-		ours, floor = ours/time.Duration(n), floor*time.Duration(perFile)/time.Duration(len(kept))
-		one := sources[len(sources)-1]
-		for i, cell := range []string{
-			fmt.Sprint(n), micros(ours), micros(floor), fmt.Sprintf("%.2f", float64(ours)/float64(floor)),
-			micros(median(20, func() { read(b, one) })),
-			micros(median(5, func() { netnsExecCat(b, one) })),
-			micros(nodeExporter(b, h, one)),
-			fmt.Sprintf("%.2f", allocations),
-			fmt.Sprint(len(kept)),
-		} {
-			lines[i] += " | " + cell
+// files are those of counters that this kernel has, of what stats reads.
+func files() (names []string) {
+	for _, name := range []string{"dev", "snmp", "snmp6", "netstat", "sockstat", "sockstat6", "stat/nf_conntrack"} {
+		if _, err := os.Stat("/proc/thread-self/net/" + name); err == nil {
+			names = append(names, name)
 		}
 	}
-	fmt.Printf("\nReading a virtual server, µs, with so many of them:\n\n|%s |\n|---|%s\n", lines[0], strings.Repeat("---|", len(crowds)))
-	for _, line := range lines[1:] {
-		fmt.Printf("| %s |\n", line)
-	}
+	return names
 }
 
-// crowd makes virtual servers, from one number up to another: a namespace with an
-// interface on the port, as vsrun makes them.
-func crowd(b *testing.B, h *lab.Host, from, to int) (sources []stats.Source) {
-	b.Helper()
-	addresses := func() string { return h.Run(b, "bridge", "fdb", "show", "dev", "eth1") }
-	before := addresses()
-	b.Cleanup(func() { // namespaces die later than their names
-		for end := time.Now().Add(time.Minute); addresses() != before && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+// reading compares reading all of them again and again with a loop that reads the same
+// files and adds up what is in them.
+func (b *bench) reading(t *testing.T, servers []floor.Server) {
+	const section = "read"
+	size := len(servers)
+	var reader stats.Reader
+	defer reader.Close()
+	sources, samples := b.sources(servers), make([]stats.Sample, size)
+	all := func() {
+		for i := range sources {
+			must(t, reader.Read(sources[i], &samples[i]))
 		}
-	})
-	var links strings.Builder
-	for id := from + 1; id <= to; id++ {
-		path := filepath.Join(h.NetnsDir, fmt.Sprintf("vs%d", id))
-		ns, err := nsutil.New()
-		if err == nil {
-			err = ns.Publish(path)
-			ns.Close()
-		}
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { nsutil.Unpublish(path) })
-		fmt.Fprintf(&links, "link add link eth1 name eth0 up netns vs%d type macvlan mode bridge\n", id)
-		sources = append(sources, stats.Source{ID: id, Name: filepath.Base(path), Path: path})
 	}
-	ip := exec.Command("ip", "-batch", "-")
-	ip.Stdin = strings.NewReader(links.String())
-	if out, err := ip.CombinedOutput(); err != nil {
-		b.Fatalf("ip -batch: %s%v", out, err)
+	all()
+	names := files()
+	kept := b.counters(t, servers, names)
+	defer closeAll(kept)
+	taken := race(b.turns(max(10, min(500, 5000/size))),
+		func() float64 { return micros(timed(all)) / float64(size) },
+		func() float64 {
+			return micros(b.floor.time(t, func(*floor.Host) error {
+				for _, c := range kept {
+					if _, err := c.Read(); err != nil {
+						return err
+					}
+				}
+				return nil
+			})) / float64(len(kept))
+		})
+	b.tell(row(section, scraped, size, "µs each", taken[0],
+		fmt.Sprintf("a loop that preads the same %d files", len(names)), taken[1], ratio(1.2)))
+	b.tell(row(section, "allocations of stats.Reader", size, "each", []float64{testing.AllocsPerRun(b.turns(5), all) / float64(size)}, "", nil, figure(0)))
+}
+
+func (b *bench) sources(servers []floor.Server) (sources []stats.Source) {
+	for _, s := range servers {
+		sources = append(sources, stats.Source{ID: len(sources) + 1, Name: s.Name, Path: filepath.Join(b.NetnsDir, s.Name)})
 	}
 	return sources
 }
 
-// netFiles are the descriptors of this process on files of counters.
-func netFiles(b *testing.B) (fds []int) {
-	b.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		b.Fatal(err)
-	}
-	for _, e := range entries {
-		if to, _ := os.Readlink("/proc/self/fd/" + e.Name()); strings.HasPrefix(to, "/proc/") && strings.Contains(to, "/net/") {
-			var fd int
-			fmt.Sscan(e.Name(), &fd)
-			fds = append(fds, fd)
+// mostFiles is how many descriptors the loop takes, so that there are some for the Reader.
+const mostFiles = 6000
+
+// counters opens the files of as many servers as may be, evenly chosen.
+func (b *bench) counters(t *testing.T, servers []floor.Server, names []string) (kept []floor.Counters) {
+	step := max(1, len(servers)*len(names)/mostFiles)
+	b.floor.time(t, func(h *floor.Host) error {
+		for k := 0; k < len(servers); k += step {
+			c, err := h.OpenCounters(servers[k], names...)
+			if err != nil {
+				return err
+			}
+			kept = append(kept, c)
 		}
-	}
-	slices.Sort(fds) // as they were opened
-	return fds
-}
-
-// filesOfOne is how many files a virtual server has.
-func filesOfOne(b *testing.B, src stats.Source) int {
-	b.Helper()
-	before := len(netFiles(b))
-	var r stats.Reader
-	defer r.Close()
-	var s stats.Sample
-	if err := r.Read(src, &s); err != nil {
-		b.Fatal(err)
-	}
-	return len(netFiles(b)) - before
-}
-
-var buffer = make([]byte, 64<<10)
-
-func pread(b *testing.B, fds []int) {
-	for _, fd := range fds {
-		if _, err := unix.Pread(fd, buffer, 0); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func read(b *testing.B, src stats.Source) {
-	if _, err := stats.Read(src); err != nil {
-		b.Fatal(err)
-	}
-}
-
-func netnsExecCat(b *testing.B, src stats.Source) {
-	argv := []string{"netns", "exec", src.Name, "cat"}
-	for _, name := range []string{"dev", "snmp", "snmp6", "netstat"} {
-		argv = append(argv, "/proc/net/"+name)
-	}
-	if out, err := exec.Command("ip", argv...).Output(); err != nil || len(out) == 0 {
-		b.Fatal(err)
-	}
-}
-
-// nodeExporter is how long one that runs inside takes to tell of the network alone,
-// all that it knows of that.
-func nodeExporter(b *testing.B, h *lab.Host, src stats.Source) time.Duration {
-	b.Helper()
-	inside := h.In(src.Name)
-	inside.Run(b, "ip", "link", "set", "lo", "up")
-	p := inside.Start(b, "prometheus-node-exporter", "--web.listen-address=127.0.0.1:9100", "--collector.disable-defaults",
-		"--collector.netdev", "--collector.netstat", "--collector.netstat.fields=.*", "--collector.sockstat", "--log.level=error")
-	defer p.Stop()
-	scrape := func() error { _, err := inside.HTTPGet("http://127.0.0.1:9100/metrics"); return err }
-	for end := time.Now().Add(10 * time.Second); scrape() != nil; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			b.Fatalf("node_exporter does not answer: %s", p.Output())
-		}
-	}
-	took := median(10, func() {
-		if err := scrape(); err != nil {
-			b.Fatal(err)
-		}
+		return nil
 	})
-	b.Logf("a node_exporter has %s of memory", statusLine(p.Pid(), "VmRSS"))
-	return took
+	return kept
 }
 
-// statusLine is a line of a process' status, such as VmRSS.
-func statusLine(pid int, name string) string {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	_, rest, _ := strings.Cut(string(text), name+":")
-	line, _, _ := strings.Cut(rest, "\n")
-	return strings.TrimSpace(line)
-}
-
-// inTurn does one and the other in turn, so that what else the machine does meets
-// both, and gives the medians.
-func inTurn(rounds int, one, other func()) (time.Duration, time.Duration) {
-	var a, b []time.Duration
-	for range rounds {
-		a, b = append(a, timed(one)), append(b, timed(other))
+func closeAll(kept []floor.Counters) {
+	for _, c := range kept {
+		c.Close()
 	}
-	slices.Sort(a)
-	slices.Sort(b)
-	return a[rounds/2], b[rounds/2]
 }
 
-func median(rounds int, do func()) time.Duration {
-	took, _ := inTurn(rounds, do, func() {})
-	return took
+// otherReaders compares reading one that nobody keeps open with what else tells of it.
+func (b *bench) otherReaders(t *testing.T, server floor.Server) {
+	src := b.sources([]floor.Server{server})[0]
+	cat := []string{"ip", "netns", "exec", src.Name, "cat"}
+	for _, name := range files() {
+		cat = append(cat, "/proc/net/"+name)
+	}
+	inside := b.In(src.Name)
+	exporter := inside.Start(t, "prometheus-node-exporter", "--web.listen-address=127.0.0.1:9100", "--collector.disable-defaults",
+		"--collector.netdev", "--collector.netstat", "--collector.netstat.fields=.*", "--collector.sockstat", "--log.level=error")
+	defer exporter.Stop()
+	scrape := func() error { _, err := inside.HTTPGet("http://127.0.0.1:9100/metrics"); return err }
+	await(t, "a node_exporter", scrape)
+	taken := race(b.turns(20),
+		func() float64 {
+			return micros(timed(func() { _, err := stats.Read(src); must(t, err) }))
+		},
+		func() float64 { return micros(b.vsrun(t, "stats", src.Name, "--direct", "-o", "json")) },
+		func() float64 { return micros(command(t, cat...)) },
+		func() float64 { return micros(timed(func() { must(t, scrape()) })) },
+	)
+	const section, exec = "read", "ip netns exec vs8 cat, the same files"
+	b.tell(row(section, "stats.Read of one, nothing kept open", 1, "µs", taken[0], exec, taken[2], nil))
+	b.tell(row(section, "vsrun stats 8 --direct, as a command", 1, "µs", taken[1], exec, taken[2], nil))
+	b.tell(row(section, "stats.Read of one, nothing kept open", 1, "µs", taken[0], "a node_exporter that runs in it, asked once", taken[3], nil))
+	b.tell(row("memory", "for counters of one: vsrun has no process", 1, "MB", []float64{0}, "a node_exporter", []float64{resident(t, exporter.Pid())}, nil))
 }
 
-func micros(d time.Duration) string {
-	return fmt.Sprintf("%.3g", float64(d.Nanoseconds())/1000)
+// await waits until do succeeds.
+func await(t testing.TB, what string, do func() error) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := do()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s does not answer: %v", what, err)
+		}
+	}
 }

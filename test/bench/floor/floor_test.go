@@ -13,7 +13,7 @@ func TestMain(m *testing.M) { lab.Main(m) }
 // What the floor makes is what it says, in iproute2's eyes, and nothing is left of it.
 func TestFloor(t *testing.T) {
 	h := lab.New(t)
-	gateway := h.Segment("eth1").Client("gateway", "10.255.255.254/8")
+	gateway := h.Segment("eth1").Client("gateway", "198.19.255.254/15")
 	f, err := floor.Open(h.NetnsDir, "eth1")
 	if err != nil {
 		t.Fatal(err)
@@ -27,11 +27,11 @@ func TestFloor(t *testing.T) {
 		}
 	}
 	inside := h.In("vs2")
-	if got := inside.Run(t, "ip", "-o", "address", "show", "dev", "eth0") + inside.Run(t, "ip", "route"); !strings.Contains(got, "10.0.0.2/8") ||
-		!strings.Contains(got, "default via 10.255.255.254 dev eth0") {
+	if got := inside.Run(t, "ip", "-o", "address", "show", "dev", "eth0") + inside.Run(t, "ip", "route"); !strings.Contains(got, "198.18.0.2/15") ||
+		!strings.Contains(got, "default via 198.19.255.254 dev eth0") {
 		t.Errorf("it has: %s", got)
 	}
-	if err := gateway.Ping("10.0.0.2"); err != nil {
+	if err := gateway.Ping("198.18.0.2"); err != nil {
 		t.Error(err)
 	}
 	if n, err := f.Look(servers[1]); err != nil || n < 6 {

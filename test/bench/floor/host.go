@@ -20,13 +20,14 @@ type Server struct {
 	Gateway netip.Addr
 }
 
-// Number is one of up to 65,534 servers on a segment of 10.0.0.0/8.
+// Number is one of up to 65,534 servers on a segment that has the addresses for
+// benchmarks (RFC 2544, 198.18.0.0/15).
 func Number(n int) Server {
 	return Server{
 		Name:    "vs" + strconv.Itoa(n),
 		MAC:     [6]byte{2, 0x76, 0x73, 0, byte(n >> 8), byte(n)},
-		Address: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), 8),
-		Gateway: netip.AddrFrom4([4]byte{10, 255, 255, 254}),
+		Address: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)}), 15),
+		Gateway: netip.AddrFrom4([4]byte{198, 19, 255, 254}),
 	}
 }
 
