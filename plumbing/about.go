@@ -19,7 +19,7 @@ const (
 // About is what a step changes.
 func About(s Step) Topic {
 	switch s.(type) {
-	case makeNamespace, dropNamespace, publish, withdraw, unpublish, destroySockets:
+	case makeNamespace, dropNamespace, publish, republish, withdraw, unpublish, destroySockets:
 		return OfNamespace
 	case setMTU:
 		return OfMTU

@@ -53,7 +53,11 @@ func Removal(have State) Plan {
 	if have.Namespace != Ours {
 		return nil
 	}
-	plan := Plan{destroySockets{}}
+	var plan Plan
+	if have.Holder != 0 { // a shell needs the name
+		plan = append(plan, republish{have.Holder})
+	}
+	plan = append(plan, destroySockets{})
 	for _, l := range slices.Backward(have.Links) {
 		if l.Kind == Macvlan || l.Kind == Vlan {
 			plan = append(plan, delLink{dev: l.Name})
@@ -185,6 +189,9 @@ func (d *differ) add(s Step) { d.plan = append(d.plan, s) }
 func (d *differ) namespace() {
 	if d.have.Namespace == Absent {
 		d.add(makeNamespace{})
+	}
+	if d.have.Holder != 0 {
+		d.add(republish{d.have.Holder})
 	}
 	var s setSysctls
 	for _, c := range serverSysctls {

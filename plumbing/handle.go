@@ -19,6 +19,7 @@ type Handle struct {
 	host    *netlinkSocket
 	inside  *netlinkSocket // nil while the namespace is absent, as ns
 	ns      *nsutil.Namespace
+	holder  int            // see Adopt
 	indexes map[string]int // of links inside, as far as asked for
 
 	// Settled, where there is one, is called when all links are in place, before
@@ -53,6 +54,13 @@ func Open(place Place) (*Handle, error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// Adopt has the handle work in the namespace of its place though somebody has taken the
+// name away: holder is a process in it. The namespace becomes the handle's.
+func (h *Handle) Adopt(ns *nsutil.Namespace, holder int) error {
+	h.holder = holder
+	return h.enter(ns)
 }
 
 // OpenHost opens the host itself, for its ports.

@@ -32,7 +32,7 @@ func (h *Handle) Observe(want Network) (State, error) {
 	if err := s.observeAddresses(h.inside); err != nil {
 		return State{}, fmt.Errorf("cannot look into %s: %w", h.place.Name, err)
 	}
-	s.Namespace = Foreign
+	s.Namespace, s.Holder = Foreign, h.holder
 	if lo, ok := s.Link("lo"); ok && lo.Alias == h.place.mark("") {
 		s.Namespace = Ours
 	}

@@ -6,6 +6,7 @@ import "net/netip"
 // stored.
 type State struct {
 	Namespace Presence
+	Holder    int              // a process that is in the namespace where somebody has taken its name away, else 0
 	Ports     map[string]Port  // the ports asked about that are there, and their VLANs, by path
 	HostLinks []string         // devices of the host that can be ports, read only when a port or VLAN is missing
 	HostNames []string         // all names on the host, read only then

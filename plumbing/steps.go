@@ -91,6 +91,29 @@ func (publish) Command(Place) string                     { return "" }
 func (publish) undo() Step                               { return withdraw{} }
 func (publish) apply(_ context.Context, h *Handle) error { return h.ns.Publish(h.place.Path()) }
 
+// republish gives the namespace that a process is in its name back. That stays when
+// something else cannot be mended.
+type republish struct{ holder int }
+
+func (republish) String() string { return "publish the namespace again" }
+func (republish) undo() Step     { return nil }
+
+func (s republish) Command(p Place) string {
+	if p.Dir == ipDir {
+		return fmt.Sprintf("ip netns attach %s %d", p.Name, s.holder)
+	}
+	path := quote(p.Path())
+	return fmt.Sprintf("touch %s && mount --bind /proc/%d/ns/net %s", path, s.holder, path)
+}
+
+func (republish) apply(_ context.Context, h *Handle) error {
+	err := h.ns.Publish(h.place.Path())
+	if err == nil {
+		h.holder = 0
+	}
+	return err
+}
+
 // withdraw takes the name away and keeps the namespace open, for what else is to
 // be undone in it.
 type withdraw struct{}

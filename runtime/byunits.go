@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"github.com/vsrun/vsrun/nsutil"
@@ -45,7 +44,8 @@ func (vs VirtualServer) inInit() VirtualServer {
 	return vs
 }
 
-// serveByUnits makes the services match the record where they are units.
+// serveByUnits makes the services match the record where they are units: those that
+// somebody has stopped are started, too.
 func (r *Runtime) serveByUnits(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) error {
 	if err := r.serveByInit(ctx, ns, vs.inInit()); err != nil {
 		return err
@@ -57,24 +57,16 @@ func (r *Runtime) serveByUnits(ctx context.Context, ns *nsutil.Namespace, vs Vir
 }
 
 // dropStrayUnits takes down what has units and is to have none, and what has units in
-// a namespace that is published no more: the next would not be theirs.
-func (r *Runtime) dropStrayUnits(ctx context.Context, vs VirtualServer) error {
-	if !r.units(vs).Any() {
+// a namespace that is lost (nil): the next would not be theirs.
+func (r *Runtime) dropStrayUnits(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) error {
+	switch {
+	case !r.units(vs).Any() || ns != nil && vs.Supervisor == Systemd:
 		return nil
+	case ns == nil:
+		return r.takeDown(ctx, vs.ID, OwnTimeout)
 	}
-	ns, err := nsutil.Open(r.place(vs.ID).Path())
-	if err == nil {
-		ns.Close()
-		if vs.Supervisor == Systemd {
-			return nil
-		}
-		_, err = r.units(vs).Stop(ctx, vs.Services, OwnTimeout)
-		return err
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return r.takeDown(ctx, vs.ID, OwnTimeout)
+	_, err := r.units(vs).Stop(ctx, vs.Services, OwnTimeout)
+	return err
 }
 
 // orderUnit is Order where the services are units.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime/service"
 )
@@ -44,11 +45,45 @@ func (r *Runtime) Mend(ctx context.Context, id int, begin func([]Drift) bool) (d
 	if err != nil || !slices.ContainsFunc(s.Drift, Drift.Mendable) || !begin(s.Drift) {
 		return s.Drift, err
 	}
-	return s.Drift, r.reconcile(ctx, vs)
+	return s.Drift, r.mend(ctx, vs)
+}
+
+// mend is reconcile for what nobody has asked for. Services that have to do without a
+// network, whose port is away, run nevertheless, as those did that were there before.
+func (r *Runtime) mend(ctx context.Context, vs VirtualServer) error {
+	h, err := r.open(vs.ID)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	whose, err := h.Whose()
+	if err != nil {
+		return err
+	}
+	var refused *plumbing.Refusal
+	if whose == plumbing.Ours && !vs.Disabled {
+		if _, err := r.plan(h, vs); errors.As(err, &refused) {
+			return r.serveMending(ctx, h.Namespace(), vs, false)
+		}
+	}
+	return r.reconcileBy(ctx, vs, r.serveMending)
+}
+
+// serveMending leaves units that somebody has stopped to him and to systemd, unless all of
+// them have been stopped for a namespace that was lost.
+func (r *Runtime) serveMending(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer, fresh bool) error {
+	if vs.Supervisor == Systemd && !fresh {
+		return nil
+	}
+	return r.serve(ctx, ns, vs, fresh)
 }
 
 // MendPort is Mend for a port.
 func (r *Runtime) MendPort(ctx context.Context, name string, begin func([]Drift) bool) (drift []Drift, err error) {
+	_, drift, err = r.lookAfterPort(name)
+	if err != nil || len(drift) == 0 {
+		return nil, err
+	}
 	unlock, err := r.Store.lock(ctx, host)
 	if err != nil {
 		return nil, err
@@ -57,17 +92,23 @@ func (r *Runtime) MendPort(ctx context.Context, name string, begin func([]Drift)
 	if r.IsDown() {
 		return nil, nil
 	}
-	p, err := r.Store.loadPort(name)
-	if errors.Is(err, ErrNoPort) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if drift, err = r.DiffPort(p.Bond); err != nil || !slices.ContainsFunc(drift, Drift.Mendable) || !begin(drift) {
+	p, drift, err := r.lookAfterPort(name) // somebody may just have been at work on it
+	if err != nil || !slices.ContainsFunc(drift, Drift.Mendable) || !begin(drift) {
 		return drift, err
 	}
 	return drift, r.reconcilePort(ctx, p)
+}
+
+// lookAfterPort is the record of a port, and what differs; nothing where there is none.
+func (r *Runtime) lookAfterPort(name string) (p portRecord, drift []Drift, err error) {
+	p, err = r.Store.loadPort(name)
+	if errors.Is(err, ErrNoPort) {
+		return p, nil, nil
+	}
+	if err == nil {
+		drift, err = r.DiffPort(p.Bond)
+	}
+	return p, drift, err
 }
 
 // Announce tells the segments of a virtual server where its addresses are.

@@ -13,23 +13,28 @@ import (
 
 // reconcile makes the kernel match the record.
 func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
+	return r.reconcileBy(ctx, vs, r.serve)
+}
+
+// A serving sees to the services of a virtual server. fresh: its namespace has just been
+// made.
+type serving func(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer, fresh bool) error
+
+func (r *Runtime) reconcileBy(ctx context.Context, vs VirtualServer, serve serving) error {
 	if vs.Disabled {
 		return r.takeDown(ctx, vs.ID, OwnTimeout)
 	}
 	if err := r.ensurePorts(ctx, vs); err != nil {
 		return err
 	}
-	if err := r.republish(ctx, vs); err != nil {
-		return err
-	}
-	if err := r.dropStrayUnits(ctx, vs); err != nil {
-		return err
-	}
-	h, err := plumbing.Open(r.place(vs.ID))
+	h, err := r.open(vs.ID)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
+	if err := r.dropStrayUnits(ctx, h.Namespace(), vs); err != nil {
+		return err
+	}
 	fresh := h.Namespace() == nil
 	h.Deleting = r.closing(h, vs)
 	h.Deleted = func() { h.Deleting() }
@@ -41,7 +46,7 @@ func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
 		err = errors.Join(err, r.releaseVLANs(context.WithoutCancel(ctx), h))
 	}
 	if err == nil {
-		err = r.serve(ctx, h.Namespace(), vs)
+		err = serve(ctx, h.Namespace(), vs, fresh)
 	}
 	if err != nil && fresh && h.Namespace() != nil { // all but the services worked
 		return errors.Join(err, r.takeDown(context.WithoutCancel(ctx), vs.ID, OwnTimeout))
@@ -121,7 +126,7 @@ func (r *Runtime) Plan(vs VirtualServer) (plumbing.Plan, error) {
 	if err := errors.Join(vs.checkHost(), r.checkShare(vs), r.Store.free(vs, r.MachineID)); err != nil {
 		return nil, err
 	}
-	h, err := plumbing.Open(r.place(vs.ID))
+	h, err := r.open(vs.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,7 @@ const tries = 3
 
 // serve makes the services match the record. The init is started for the first
 // of them; a virtual server without needs none.
-func (r *Runtime) serve(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) (err error) {
+func (r *Runtime) serve(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer, _ bool) error {
 	if vs.Supervisor == Systemd {
 		return r.serveByUnits(ctx, ns, vs)
 	}
@@ -320,24 +320,30 @@ func (r *Runtime) end(ctx context.Context, id int, timeout time.Duration) (kille
 	return c.Shutdown(ctx, timeout)
 }
 
-// republish gives the network namespace that a virtual server's init is in its
-// name again, when somebody has taken it away: the services go on.
-func (r *Runtime) republish(_ context.Context, vs VirtualServer) error {
-	c, err := r.find(vs.ID)
-	if errors.Is(err, service.ErrNotRunning) {
-		return nil
+// open opens the namespace of a virtual server: that of its init, whose services go on,
+// where somebody has taken the name away.
+func (r *Runtime) open(id int) (*plumbing.Handle, error) {
+	h, err := plumbing.Open(r.place(id))
+	if err != nil || h.Namespace() != nil {
+		return h, err
 	}
-	if err != nil {
-		return err
+	c, err := r.find(id)
+	if err == nil {
+		defer c.Close()
+		var ns *nsutil.Namespace
+		if ns, err = c.Namespace(); err == nil {
+			err = h.Adopt(ns, c.Pid())
+		}
 	}
-	defer c.Close()
-	if err := r.publish(c, vs.ID); err != nil {
-		return fmt.Errorf("cannot publish the namespace of %s again: %w", vs, err)
+	if err != nil && !errors.Is(err, service.ErrNotRunning) {
+		h.Close()
+		return nil, fmt.Errorf("cannot find the namespace of vs%d: %w", id, err)
 	}
-	return nil
+	return h, nil
 }
 
-// publish does so unless there is a namespace of that name.
+// publish gives the namespace that the init is in its name, unless there is one of that
+// name.
 func (r *Runtime) publish(c *service.Client, id int) error {
 	path := r.place(id).Path()
 	there, err := nsutil.Open(path)

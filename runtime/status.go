@@ -117,7 +117,7 @@ func (r *Runtime) status(ctx context.Context, vs VirtualServer) (Status, error) 
 }
 
 func (r *Runtime) look(ctx context.Context, vs VirtualServer, s *Status) error {
-	h, err := plumbing.Open(r.place(vs.ID))
+	h, err := r.open(vs.ID)
 	if err != nil {
 		return err
 	}

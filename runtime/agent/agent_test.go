@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsrun/vsrun/runtime"
 	"github.com/vsrun/vsrun/runtime/agent"
 	"github.com/vsrun/vsrun/test/lab"
 )
@@ -112,6 +113,53 @@ func TestStandsBy(t *testing.T) {
 	d.whole(t)
 	ip("-n vs9 link set dev eth0 mtu 1400")(t, s)
 	d.await(t, "after boot", about("vs9", agent.Mended))
+}
+
+// A namespace that has lost its name and has an init lacks nothing else, and a shell can
+// give it back.
+func TestNameless(t *testing.T) {
+	s := newSite(t)
+	pid := func() string { return s.MustVsrun(t, "ps", "8") }
+	before := pid()
+	ip("netns delete vs8")(t, s)
+	if r := s.Vsrun("diff"); r.Code != 1 || r.Stdout != "vs8: publish the namespace again\n" {
+		t.Error(r)
+	}
+	line := s.VsrunIn(document, "apply", "--dry-run", "-f", "-")
+	if line.Code != 0 || !strings.HasPrefix(line.Stdout, "ip netns attach vs8 ") {
+		t.Fatal(line)
+	}
+	s.Run(t, "sh", "-c", line.Stdout)
+	if r := s.Vsrun("diff"); r.Code != 0 || pid() != before {
+		t.Errorf("pasted: %v\n%s\nbefore\n%s", r, pid(), before)
+	}
+	d := startVSD(t, s.Host)
+	d.asleep(func() { ip("netns delete vs8")(t, s) })
+	if e := d.await(t, "of a lost name", about("vs8", agent.Mended)); runtime.Words(e.Drift) != "publish the namespace again" {
+		t.Errorf("it says %q", e)
+	}
+	d.whole(t)
+	if pid() != before {
+		t.Errorf("services are\n%s\nbefore\n%s", pid(), before)
+	}
+}
+
+// Services whose init has died while the port is away run again before that is back.
+func TestServicesWithoutPort(t *testing.T) {
+	s := newSite(t)
+	d := startVSD(t, s.Host)
+	putBack := s.segment.Remove(t, "eth1")
+	d.await(t, "of a port that is away", about("vs8", agent.Waits))
+	kill(t, "vs-init\x00vs8\x00")
+	if e := d.await(t, "of a dead init", about("vs8", agent.Mended)); runtime.Words(e.Drift) != "start service one" {
+		t.Errorf("it says %q", e)
+	}
+	if r := s.Vsrun("diff", "8"); r.Stdout != "vs8: no port eth1 on this host\n" {
+		t.Error(r)
+	}
+	putBack()
+	d.await(t, "of a port that is back", about("vs8", agent.Mended))
+	d.whole(t)
 }
 
 // Without vsd nothing ends; the next one mends what was missed, and finishes what a

@@ -39,7 +39,8 @@ func (a *Agent) see(ctx context.Context, s subject, announce bool) result {
 	case wait > 0:
 		r.again = wait
 	case mending:
-		e.Event, r.again = Mended, settle // it has to stay so
+		e.Event, r.again = Mended, settle // it has to stay so, and there may be more that cannot be
+		e.Drift = slices.DeleteFunc(slices.Clone(drift), func(d runtime.Drift) bool { return !d.Mendable() })
 		a.record(e)
 	case a.limits.changed(s, runtime.Words(drift)) && len(drift) > 0:
 		if slices.ContainsFunc(drift, missing) {

@@ -257,6 +257,15 @@ func TestSupervisor(t *testing.T) {
 		`for verb in reload stop start restart; do vsrun service $verb 14 web; done`)
 	expect(t, "of vs14\nof vs8", pages)
 
+	// A unit that somebody has stopped stays so when vsd mends something else.
+	sh(t, `vsrun service stop 14 web
+		ip -n vs14 link set dev eth0 mtu 1400
+		until ip -n vs14 link show dev eth0 | grep -q 'mtu 1500'; do sleep 0.1; done
+		vsrun events | grep -q 'vs14 *mended .*mtu'`)
+	expect(t, "vs14: start service web", `vsrun diff 14 || true`)
+	sh(t, `vsrun enable 14`)
+	expect(t, "of vs14\nof vs8", pages)
+
 	// What cannot be started, or does not end, is said.
 	expect(t, "failed: 1", `vsrun service add 15 bad -- /nonexistent 2>/dev/null || echo "failed: $?"`)
 	expect(t, "health is not to be had with supervisor: systemd",
