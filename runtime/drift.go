@@ -82,6 +82,9 @@ func networkDrift(place plumbing.Place, vs VirtualServer, want plumbing.Network,
 
 // portDrift is what differs in a port.
 func portDrift(p *portRecord, have plumbing.BondState) []Drift {
+	if p.Leaving {
+		return []Drift{{OfRefusal, "it is half destroyed: vsrun port destroy " + p.Name + " does the rest"}}
+	}
 	plan, err := planPort(p, have)
 	drift := stepDrift(plan)
 	if err != nil {

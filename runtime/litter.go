@@ -313,27 +313,25 @@ func (r *Runtime) litterOfPorts(ctx context.Context, remove bool, all *Litter) e
 	return errors.Join(errs...)
 }
 
-// litterOfBonds looks for those that no record is about, and nothing sits on.
+// litterOfBonds looks for ports whose destruction has not come to its end.
 func (r *Runtime) litterOfBonds(ctx context.Context, h *plumbing.Handle, remove bool, all *Litter) error {
-	names, err := h.OurBonds()
-	if err != nil {
-		return err
-	}
-	var errs []error
+	names, err := r.Store.Ports()
+	errs := []error{err}
 	for _, name := range names {
-		if exists(r.Store.portPath(name)) {
+		p, err := r.Store.loadPort(name)
+		if err != nil { // nobody knows what should be
+			all.Kept = append(all.Kept, err.Error())
+		}
+		if err != nil || !p.Leaving {
 			continue
 		}
-		p := portRecord{Bond: plumbing.Bond{Name: name}}
-		plan, err := r.planPortRemoval(h, p)
-		if refused := (*plumbing.Refusal)(nil); errors.As(err, &refused) {
-			all.Kept = append(all.Kept, fmt.Sprintf("bond %s, which no port is: %v", name, err))
-			continue
-		}
-		if err == nil {
-			err = all.clear(remove, fmt.Sprintf("bond %s, which no port is", name), func() error { return plan.Force(ctx, h) })
-		}
-		errs = append(errs, err)
+		errs = append(errs, all.clear(remove, "port "+name+", half destroyed", func() error { return r.destroyPort(ctx, p) }))
 	}
-	return errors.Join(errs...)
+	ours, err := h.OurBonds()
+	for _, name := range ours {
+		if !exists(r.Store.portPath(name)) {
+			all.Kept = append(all.Kept, fmt.Sprintf("bond %s: %s has no port of that name, so it may be another state directory's; to remove it: ip link delete dev %s", name, r.StateDir, name))
+		}
+	}
+	return errors.Join(append(errs, err)...)
 }

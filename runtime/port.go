@@ -50,14 +50,18 @@ func (r *Runtime) setPort(ctx context.Context, bond plumbing.Bond, refusal func(
 	case err != nil:
 		return "", err
 	case sameBond(old.Bond, bond):
-		return "unchanged", r.reconcilePort(ctx, old)
+		did = "unchanged"
+		if old.Leaving {
+			did = "created"
+		}
+		return did, r.reconcilePort(ctx, old)
 	case refusal != nil:
 		return "", refusal(bond.Name)
 	}
 	if err := r.freeMembers(bond, old.Members); err != nil {
 		return "", err
 	}
-	if err := r.reconcilePort(ctx, portRecord{bond, old.Before}); err != nil {
+	if err := r.reconcilePort(ctx, portRecord{Bond: bond, Before: old.Before}); err != nil {
 		return "", errors.Join(err, r.Store.savePort(old))
 	}
 	return "changed", nil
@@ -121,8 +125,10 @@ func (r *Runtime) usersOf(port string) ([]string, error) {
 }
 
 // reconcilePort makes the host match the record, and stores it first: how members
-// were before has to be known when anything goes wrong later.
+// were before has to be known when anything goes wrong later. One whose destruction had
+// begun is wanted again.
 func (r *Runtime) reconcilePort(ctx context.Context, p portRecord) error {
+	p.Leaving = false
 	h, err := plumbing.OpenHost()
 	if err != nil {
 		return err
@@ -185,19 +191,29 @@ func (r *Runtime) DestroyPort(ctx context.Context, name string) (there bool, err
 	if err != nil {
 		return true, err
 	}
+	return true, r.destroyPort(ctx, p)
+}
+
+// destroyPort stores first that it has begun: or vsd would make the port whole again after
+// a crash.
+func (r *Runtime) destroyPort(ctx context.Context, p portRecord) error {
 	h, err := plumbing.OpenHost()
 	if err != nil {
-		return true, err
+		return err
 	}
 	defer h.Close()
 	plan, err := r.planPortRemoval(h, p)
-	if err == nil {
-		err = plan.Force(ctx, h)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = r.Store.remove(r.Store.freshPort(name), r.Store.portPath(name))
+	p.Leaving = true
+	if err := r.Store.savePort(p); err != nil {
+		return err
 	}
-	return true, err
+	if err := plan.Force(ctx, h); err != nil {
+		return err
+	}
+	return r.Store.remove(r.Store.freshPort(p.Name), r.Store.portPath(p.Name))
 }
 
 // PlanPortRemoval is what would be done to take a port away.
@@ -252,8 +268,8 @@ func (r *Runtime) ensurePort(ctx context.Context, name string) error {
 		return err
 	}
 	defer unlock()
-	p, err := r.Store.loadPort(name)
-	if err != nil {
+	p, drift, err := r.lookAfterPort(name)
+	if err != nil || len(drift) == 0 {
 		return err
 	}
 	return r.reconcilePort(ctx, p)

@@ -19,7 +19,8 @@ import (
 // members were before, which they are to be again.
 type portRecord struct {
 	plumbing.Bond
-	Before map[string]plumbing.Before `json:"before,omitempty"`
+	Before  map[string]plumbing.Before `json:"before,omitempty"`
+	Leaving bool                       `json:"leaving,omitempty"` // its destruction has begun
 }
 
 func (s *Store) portPath(name string) string { return filepath.Join(s.dir, "port-"+name+".json") }

@@ -48,7 +48,7 @@ func portsOf(t testing.TB, text string) []plumbing.Bond {
 
 // recordOf is what is kept of a port whose members had much.
 func recordOf(b plumbing.Bond) portRecord {
-	return portRecord{b, map[string]plumbing.Before{
+	return portRecord{Bond: b, Before: map[string]plumbing.Before{
 		"eth1": {Up: true, Addresses: []plumbing.OwnAddress{
 			{Prefix: netip.MustParsePrefix("192.0.2.1/24"), Broadcast: netip.MustParseAddr("192.0.2.255"), Label: "eth1:a"},
 			{Prefix: netip.MustParsePrefix("203.0.113.1/32"), Peer: netip.MustParsePrefix("203.0.113.2/30"), Scope: 253, NoPrefixRoute: true},

@@ -208,7 +208,7 @@ var drifts = []drift{
 	{"forwarding", "vs8", "set net.ipv4.ip_forward=0", sysctl("vs8", "net.ipv4.ip_forward=1")},
 	{"filter", "vs8", "set net.ipv4.conf.all.rp_filter=2", sysctl("vs8", "net.ipv4.conf.all.rp_filter=1")},
 	{"IPv6 forwarding", "vs8", "set net.ipv6.conf.all.forwarding=0", sysctl("vs8", "net.ipv6.conf.all.forwarding=1")},
-	{"name with an init", "vs8", "make the namespace", ip("netns delete vs8")},
+	{"name with an init", "vs8", "publish the namespace again", ip("netns delete vs8")},
 	{"name without one", "vs9", "make the namespace", ip("netns delete vs9")},
 	{"killed init", "vs8", "start service one", func(t *testing.T, _ *site) { kill(t, "vs-init\x00vs8\x00") }},
 	{"port's mtu", "vs8", "set mtu 1500 on eth0", ip("link set dev eth1 mtu 1400", "link set dev eth1 mtu 1500")},
@@ -258,6 +258,53 @@ func TestHealsPorts(t *testing.T) {
 	d.asleep(putBack)
 	d.await(t, "of a member that is back", about("port bond0", agent.Mended))
 	d.whole(t)
+}
+
+// What a killed destruction has left of a port vsd does not bring back. gc removes it, and
+// no bond that another state directory has.
+func TestHalfDestroyedPort(t *testing.T) {
+	lab.Require(t, "kind:bond")
+	h := newHost(t)
+	s := &site{Host: h, segment: h.Segment("eth2", "eth3")}
+	s.MustVsrun(t, "port", "create", "bond0", "--mode", "active-backup", "--members", "eth2,eth3")
+	d := startVSD(t, s.Host)
+	d.whole(t)
+	record := filepath.Join(h.StateDir, "port-bond0.json")
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.asleep(func() {
+		s.Run(t, "ip", "link", "set", "dev", "eth3", "nomaster")
+		if err := os.WriteFile(record, bytes.Replace(text, []byte("{"), []byte(`{"leaving": true,`), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	const says = "it is half destroyed: vsrun port destroy bond0 does the rest"
+	e := d.await(t, "of half a port", about("port bond0", agent.Waits))
+	if e.String() != "cannot be mended now: "+says {
+		t.Errorf("it says %q", e)
+	}
+	if r := s.Vsrun("diff"); r.Code != 1 || r.Stdout != "port bond0: "+says+"\n" {
+		t.Error(r)
+	}
+	elsewhere := filepath.Join(h.StateDir, "elsewhere")
+	s.MustVsrun(t, "create", "9", "--disabled", "--state-dir", elsewhere)
+	want := "vsrun: left alone: bond bond0: " + elsewhere + " has no port of that name, so it may be another state directory's; to remove it: ip link delete dev bond0\n"
+	if r := s.Vsrun("gc", "--state-dir", elsewhere); r.Stdout != "nothing to remove\n" || r.Stderr != want {
+		t.Error(r)
+	}
+	s.MustVsrun(t, "destroy", "9", "--state-dir", elsewhere)
+	if err := os.RemoveAll(elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	if out := s.MustVsrun(t, "gc"); out != "removed port bond0, half destroyed\n" {
+		t.Errorf("gc prints %q", out)
+	}
+	d.whole(t)
+	if out := s.MustVsrun(t, "port", "ls", "-o", "json"); strings.TrimSpace(out) != "[]" {
+		t.Errorf("there is %s", out)
+	}
 }
 
 // heals breaks it while vsd sleeps, so that it can be named, and has vsd hear of it then.
