@@ -18,7 +18,7 @@ import (
 // follows. Next is for one goroutine.
 //
 // Of the kernel parameters that a server has, the kernel tells of ip_forward and
-// rp_filter alone (RTM_NEWNETCONF): who wants to know the others has to look.
+// rp_filter alone (RTM_NEWNETCONF): see SysctlListener for the others.
 type Listener struct {
 	f    *os.File
 	raw  rawConn
@@ -30,6 +30,7 @@ type Listener struct {
 
 type rawConn interface {
 	Read(func(fd uintptr) bool) error
+	Control(func(fd uintptr)) error
 }
 
 // A Notice is one thing that has been changed.

@@ -116,6 +116,60 @@ func TestHearsThatNoticesWereLost(t *testing.T) {
 	l.await(t, "what came after", func(n Notice) bool { return n.Topic == OfLink && n.Link.MTU == 1500 })
 }
 
+// Kernel parameters are heard by the namespace that they are written in.
+func TestListenSysctls(t *testing.T) {
+	lab.New(t)
+	l, err := ListenSysctls()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var spaces [2]*nsutil.Namespace
+	var watches [2][]int
+	for k := range spaces {
+		if spaces[k], err = nsutil.New(); err != nil {
+			t.Fatal(err)
+		}
+		defer spaces[k].Close()
+		if watches[k], err = l.Follow(spaces[k]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range serverSysctls {
+		err := spaces[1].Do(func() error {
+			was, err := c.read()
+			if err == nil && was != "" {
+				err = sysctl{c.key, was}.write()
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(c.path()); err != nil { // not every kernel has all
+			continue
+		}
+		got, err := l.Next()
+		if err != nil || len(got) != 1 || !slices.Contains(watches[1], got[0]) {
+			t.Errorf("%s: heard %v, %v; followed are %v", c.key, got, err, watches)
+		}
+	}
+	l.Unfollow(watches[1])
+	if err := spaces[1].Do(serverSysctls[0].write); err != nil {
+		t.Error(err)
+	}
+	if err := spaces[0].Do(serverSysctls[0].write); err != nil {
+		t.Error(err)
+	}
+	for heard := false; !heard; { // watches that are given back say so, once
+		got, err := l.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		heard = slices.ContainsFunc(got, func(w int) bool { return slices.Contains(watches[0], w) })
+	}
+}
+
 // Following a namespace keeps it from nothing.
 func TestFollowPinsNothing(t *testing.T) {
 	lab.New(t)
@@ -127,6 +181,14 @@ func TestFollowPinsNothing(t *testing.T) {
 	id, err := l.Follow(ns)
 	if err != nil {
 		t.Fatal(err)
+	}
+	sysctls, err := ListenSysctls()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sysctls.Close()
+	if watches, err := sysctls.Follow(ns); err != nil || len(watches) < 3 {
+		t.Fatalf("it follows with %v, %v", watches, err)
 	}
 	ns.Close()
 	l.await(t, "its end", func(n Notice) bool { return n.Topic == OfNamespace && n.Namespace == id })

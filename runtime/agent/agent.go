@@ -77,6 +77,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer ear.Close()
 	notices := hear(ctx, ear)
+	sysctls, err := plumbing.ListenSysctls()
+	if err != nil {
+		return err
+	}
+	defer sysctls.Close()
+	written := hearSysctls(ctx, sysctls)
 	mounts, err := nsutil.WatchMounts(ctx)
 	if err != nil {
 		return err
@@ -85,7 +91,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.world = world{ear: ear}
+	a.world = world{ear: ear, sysctls: sysctls}
 	a.lookAtAll()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -99,6 +105,8 @@ func (a *Agent) Run(ctx context.Context) error {
 			case ctx.Err() == nil:
 				return errors.New("cannot hear the kernel any more")
 			}
+		case heard := <-written:
+			a.takeSysctls(heard)
 		case <-mounts:
 			a.followAll()
 		case changed := <-records:

@@ -208,6 +208,8 @@ var drifts = []drift{
 	{"forwarding", "vs8", "set net.ipv4.ip_forward=0", sysctl("vs8", "net.ipv4.ip_forward=1")},
 	{"filter", "vs8", "set net.ipv4.conf.all.rp_filter=2", sysctl("vs8", "net.ipv4.conf.all.rp_filter=1")},
 	{"IPv6 forwarding", "vs8", "set net.ipv6.conf.all.forwarding=0", sysctl("vs8", "net.ipv6.conf.all.forwarding=1")},
+	{"what the kernel does not tell", "vs8", "set net.ipv4.conf.all.arp_ignore=1", sysctl("vs8", "net.ipv4.conf.all.arp_ignore=0")},
+	{"IPv6 default", "vs9", "set net.ipv6.conf.default.accept_ra=0", sysctl("vs9", "net.ipv6.conf.default.accept_ra=1")},
 	{"name with an init", "vs8", "publish the namespace again", ip("netns delete vs8")},
 	{"name without one", "vs9", "make the namespace", ip("netns delete vs9")},
 	{"killed init", "vs8", "start service one", func(t *testing.T, _ *site) { kill(t, "vs-init\x00vs8\x00") }},

@@ -21,16 +21,19 @@ import (
 // found out anew after anything was missed.
 type world struct {
 	ear     *plumbing.Listener
+	sysctls *plumbing.SysctlListener
 	servers map[int]*server
 	bonds   map[string]plumbing.Bond
 	links   map[int]plumbing.Heard // the host's, by index
 	named   map[int]int            // virtual servers by the ids of their namespaces
+	watches map[int]int            // and by the watches of their kernel parameters
 }
 
 // A server is one that has a record.
 type server struct {
 	vs      runtime.VirtualServer
 	ns      inode
+	watches []int
 	lost    map[int]bool // links inside that have lost their carrier
 	watched bool         // its init
 }
@@ -73,11 +76,35 @@ func hear(ctx context.Context, ear *plumbing.Listener) <-chan []plumbing.Notice 
 	return heard
 }
 
+// hearSysctls is hear for kernel parameters.
+func hearSysctls(ctx context.Context, ear *plumbing.SysctlListener) <-chan []int {
+	heard := make(chan []int)
+	stop := context.AfterFunc(ctx, func() { ear.Close() })
+	go func() {
+		defer stop()
+		for {
+			list, err := ear.Next()
+			if err != nil && !errors.Is(err, plumbing.ErrMissed) {
+				return
+			}
+			select {
+			case heard <- list:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return heard
+}
+
 // lookAtAll forgets all that is known and begins anew.
 func (a *Agent) lookAtAll() {
 	w := &a.world
 	old := w.servers
-	w.servers, w.bonds, w.named = map[int]*server{}, map[string]plumbing.Bond{}, map[int]int{}
+	for _, s := range old {
+		w.unfollow(s)
+	}
+	w.servers, w.bonds, w.named, w.watches = map[int]*server{}, map[string]plumbing.Bond{}, map[int]int{}, map[int]int{}
 	a.anew = nil
 	links, err := w.ear.Links()
 	if err != nil { // what is missing tells nobody whom a change concerns
@@ -112,6 +139,7 @@ func (a *Agent) follow(id int) {
 		return
 	}
 	s.ns, s.lost = now, map[int]bool{}
+	a.world.unfollow(s)
 	a.mark(subject{id: id}, settle)
 	if now == (inode{}) {
 		return
@@ -122,11 +150,24 @@ func (a *Agent) follow(id int) {
 	}
 	defer ns.Close()
 	name, err := a.world.ear.Follow(ns)
-	if err != nil {
-		a.log.Warn("cannot hear what happens", "vs", id, "err", err)
-		return
+	if err == nil {
+		a.world.named[name] = id
+		s.watches, err = a.world.sysctls.Follow(ns)
 	}
-	a.world.named[name] = id
+	for _, w := range s.watches {
+		a.world.watches[w] = id
+	}
+	if err != nil {
+		a.log.Warn("cannot hear all that happens", "vs", id, "err", err)
+	}
+}
+
+func (w *world) unfollow(s *server) {
+	for _, watch := range s.watches {
+		delete(w.watches, watch)
+	}
+	w.sysctls.Unfollow(s.watches)
+	s.watches = nil
 }
 
 func (a *Agent) followAll() {
@@ -150,6 +191,7 @@ func (a *Agent) take(heard []plumbing.Notice) {
 				delete(a.world.named, n.Namespace)
 				if s := a.world.servers[id]; s != nil {
 					s.ns = inode{}
+					a.world.unfollow(s)
 					a.follow(id)
 				}
 			}
@@ -157,6 +199,18 @@ func (a *Agent) take(heard []plumbing.Notice) {
 			a.takeHost(n)
 		case ours && a.world.servers[id] != nil:
 			a.takeInside(id, n)
+		}
+	}
+}
+
+// takeSysctls marks those whose kernel parameters have been written; nil is all of them.
+func (a *Agent) takeSysctls(heard []int) {
+	if heard == nil {
+		a.take(nil)
+	}
+	for _, w := range heard {
+		if id, ours := a.world.watches[w]; ours {
+			a.mark(subject{id: id}, settle)
 		}
 	}
 }
@@ -252,6 +306,9 @@ func (a *Agent) reread(changed []subject) {
 }
 
 func (a *Agent) forget(id int) {
+	if s := a.world.servers[id]; s != nil {
+		a.world.unfollow(s)
+	}
 	delete(a.world.servers, id)
 	maps.DeleteFunc(a.world.named, func(_, of int) bool { return of == id })
 	a.limits.forget(subject{id: id})

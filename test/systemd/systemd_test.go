@@ -260,8 +260,8 @@ func TestSupervisor(t *testing.T) {
 	// A unit that somebody has stopped stays so when vsd mends something else.
 	sh(t, `vsrun service stop 14 web
 		ip -n vs14 link set dev eth0 mtu 1400
-		until ip -n vs14 link show dev eth0 | grep -q 'mtu 1500'; do sleep 0.1; done
-		vsrun events | grep -q 'vs14 *mended .*mtu'`)
+		until ip -n vs14 link show dev eth0 | grep 'mtu 1500' >/dev/null; do sleep 0.1; done
+		vsrun events | grep 'vs14 *mended .*mtu' >/dev/null`)
 	expect(t, "vs14: start service web", `vsrun diff 14 || true`)
 	sh(t, `vsrun enable 14`)
 	expect(t, "of vs14\nof vs8", pages)
