@@ -57,11 +57,8 @@ func (h *Host) Trunk(name string, ports []string, mode string, addresses ...stri
 			lines := []string{"link add name " + clientIf + " type bond mode " + mode}
 			var up []string
 			for _, port := range ports {
-				lines = append(lines, "link set dev "+port+" master "+clientIf)
+				lines = append(lines, cable(port, port, hostNetns), "link set dev "+port+" master "+clientIf)
 				up = append(up, "link set dev "+port+" up")
-				if err := batch("", "link add name "+port+" type veth peer name "+port+" netns "+c.path); err != nil {
-					return err
-				}
 			}
 			for _, a := range addresses {
 				lines = append(lines, "addr add "+a+" dev "+clientIf)

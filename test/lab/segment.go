@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -62,12 +63,22 @@ func (s *Segment) make() error {
 		"link set dev switch up")
 }
 
+// hostNetns is the host's namespace in iproute2's words: that of its PID 1.
+const hostNetns = "1"
+
+var cables atomic.Int32
+
+// cable makes a device whose other end is in another namespace. Were their indexes the
+// same there, as small ones often are, the kernel would take it for a device that sits on
+// no other, and notice its carrier up to a second later (linkwatch_urgent_event() in
+// net/core/link_watch.c): a switch forwards nothing until then.
+func cable(name, peer, ns string) string {
+	return fmt.Sprintf("link add name %s index %d type veth peer name %s netns %s", name, 1<<20+cables.Add(1), peer, ns)
+}
+
 // plug makes a port on the host and plugs it in.
 func (s *Segment) plug(port string) error {
-	if err := batch("", "link add name "+port+" type veth peer name "+port+" netns "+s.path); err != nil {
-		return err
-	}
-	if err := batch(s.path, "link set dev "+port+" master switch up"); err != nil {
+	if err := batch(s.path, cable(port, port, hostNetns), "link set dev "+port+" master switch up"); err != nil {
 		return err
 	}
 	// Its link-local address is there at once, not after a second.

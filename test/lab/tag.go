@@ -39,7 +39,7 @@ func (s *Segment) Clients(plugs ...Plug) []*Client {
 					return err
 				}
 				lines = append(lines,
-					"link add name "+c.name+" type veth peer name wire netns "+c.path,
+					cable(c.name, "wire", c.path),
 					"link set dev "+c.name+" master switch up")
 			}
 			errs := []error{batch(s.path, lines...)}
