@@ -29,6 +29,8 @@ func About(s Step) Topic {
 		return OfAddress
 	case setRoute, delRoute:
 		return OfRoute
+	case addRule, delRule:
+		return OfRule
 	case setSysctls:
 		return OfSysctl
 	case addLink, delLink, upLink, downLink:

@@ -68,6 +68,9 @@ func drawNetwork(t *rapid.T, label string) Network {
 			pool = slices.DeleteFunc(pool, func(gw netip.Addr) bool { return gw.Is6() && !i.bearsIPv6() || i.checkGateway(gw) != nil })
 			i.Gateways = append(i.Gateways, subset(t, "gateway", pool, 1)...)
 		}
+		i.Metric = rapid.SampledFrom([]int{0, 0, 50 + len(n.Interfaces)}).Draw(t, "metric")
+		i.Table = rapid.SampledFrom([]int{0, 0, 2000 + len(n.Interfaces)}).Draw(t, "table")
+		i.Realm = rapid.SampledFrom([]int{0, 0, 8}).Draw(t, "realm")
 		n.Interfaces = append(n.Interfaces, i)
 	}
 	drawRoutes(t, label, &n)
@@ -109,6 +112,10 @@ func drawRoutes(t *rapid.T, label string, n *Network) {
 		seen[r.canonical().key()] = true
 		way := rapid.SampledFrom(ways).Draw(t, "way")
 		r.Via, r.Dev = way.Via, way.Dev
+		i, _ := n.Interface(n.Leaves(r))
+		if own := append(i.addresses(false), i.addresses(to.Addr().Is6())...); len(own) > 0 && own[len(own)-1].Addr().Is6() == to.Addr().Is6() {
+			r.Src = rapid.SampledFrom([]netip.Addr{{}, own[len(own)-1].Addr()}).Draw(t, "src")
+		}
 		n.Routes = append(n.Routes, r)
 	}
 }

@@ -23,7 +23,7 @@ func everything() Network {
 		}, {
 			Name: "a-name-of-15-by", Port: "eth2", MAC: mac9, MTU: 1400,
 			Addresses: prefixes("203.0.113.8/31", "198.51.100.8/32", "2001:db8:1::8/128"),
-			Gateways:  addrs("203.0.113.9", "fe80::1"),
+			Gateways:  addrs("203.0.113.9", "fe80::1"), Table: 3000, Realm: 8, Metric: 7,
 		}, {
 			Name: "lan", Port: "eth1", MAC: MAC{2, 7},
 		}},

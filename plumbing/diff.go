@@ -34,7 +34,9 @@ func Diff(place Place, want Network, have State) (Plan, error) {
 	d.plan = append(d.plan, vlans...) // after a VLAN that was the namespace's alone
 	d.links()
 	d.addresses()
-	d.setRoutes()
+	stale := d.setRoutes()
+	d.rules()
+	d.plan = append(d.plan, stale...)
 	d.staleAddresses()
 	d.plan = append(d.plan, d.lower...)
 	if have.Namespace == Absent {
@@ -354,7 +356,8 @@ func (d *differ) staleAddresses() {
 	}
 }
 
-func (d *differ) setRoutes() {
+// setRoutes adds and replaces routes, and returns the deletions of those left.
+func (d *differ) setRoutes() (stale Plan) {
 	have := map[routeKey]Route{}
 	for _, r := range d.have.Routes {
 		if !d.remade[r.Dev] {
@@ -373,7 +376,8 @@ func (d *differ) setRoutes() {
 	}
 	for _, r := range d.have.Routes {
 		if left, ok := have[r.key()]; ok && left == r {
-			d.add(delRoute{r})
+			stale = append(stale, delRoute{r})
 		}
 	}
+	return stale
 }

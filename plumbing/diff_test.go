@@ -137,6 +137,18 @@ ip -n vs8 route add default via 192.0.2.1 dev eth0 proto 118
 ip -n vs8 route add ::/0 via 2001:db8::1 dev eth0 proto 118
 ip -n vs8 route add default via 203.0.113.9 dev lan metric 100 proto 118
 ip -n vs8 route add ::/0 via fe80::1 dev lan metric 1124 proto 118
+ip -n vs8 route add 192.0.2.0/24 dev eth0 src 192.0.2.8 table 118001 proto 118
+ip -n vs8 route add default via 192.0.2.1 dev eth0 table 118001 proto 118
+ip -n vs8 route add 203.0.113.8/31 dev lan src 203.0.113.8 table 118002 proto 118
+ip -n vs8 route add default via 203.0.113.9 dev lan table 118002 proto 118
+ip -n vs8 route add 2001:db8::/64 dev eth0 table 118001 proto 118
+ip -n vs8 route add ::/0 via 2001:db8::1 dev eth0 table 118001 proto 118
+ip -n vs8 route add 2001:db8:1::/64 dev lan table 118002 proto 118
+ip -n vs8 route add ::/0 via fe80::1 dev lan table 118002 proto 118
+ip -n vs8 rule add from 192.0.2.8/32 lookup 118001 priority 1180 protocol 118
+ip -n vs8 rule add from 203.0.113.8/32 lookup 118002 priority 1180 protocol 118
+ip -n vs8 -6 rule add from 2001:db8::8/128 lookup 118001 priority 1180 protocol 118
+ip -n vs8 -6 rule add from 2001:db8:1::8/128 lookup 118002 priority 1180 protocol 118
 ` + announced("203.0.113.8, 2001:db8:1::8", "lan", MAC{2, 9}),
 	}, {
 		name: "an address changes: the new one comes before the old one goes",

@@ -326,6 +326,9 @@ func route(kind, flags uint16, index int, r Route) message {
 	if r.Via.IsValid() {
 		m.put(unix.RTA_GATEWAY, r.Via.AsSlice())
 	}
+	if r.Src.IsValid() {
+		m.put(unix.RTA_PREFSRC, r.Src.AsSlice())
+	}
 	m.putUint32(unix.RTA_OIF, uint32(index))
 	m.putUint32(unix.RTA_TABLE, uint32(table))
 	if r.Metric != 0 {

@@ -230,8 +230,13 @@ func holds(t fataler, h *lab.Host, place Place, want Network) {
 				continue
 			}
 			flow, _ := r["flow"].(map[string]any)
-			got = append(got, fmt.Sprintf("%s %v via %v dev %v table %v metric %v realm %v proto %v",
-				family, r["dst"], r["gateway"], r["dev"], r["table"], r["metric"], flow["to"], r["protocol"]))
+			got = append(got, fmt.Sprintf("%s %v via %v dev %v src %v table %v metric %v realm %v proto %v",
+				family, r["dst"], r["gateway"], r["dev"], r["prefsrc"], r["table"], r["metric"], flow["to"], r["protocol"]))
+		}
+		for line := range strings.Lines(h.TryRun("ip", "-n", place.Name, family, "rule", "show").Stdout) {
+			if strings.Contains(line, " proto 118") {
+				got = append(got, family+" "+strings.TrimSpace(line))
+			}
 		}
 	}
 	index := map[string]any{}
@@ -257,6 +262,9 @@ func holds(t fataler, h *lab.Host, place Place, want Network) {
 	for _, r := range want.allRoutes() {
 		wanted = append(wanted, routeLine(r))
 	}
+	for _, r := range want.allRules() {
+		wanted = append(wanted, ruleLine(r))
+	}
 	slices.Sort(got)
 	slices.Sort(wanted)
 	if d := cmp.Diff(wanted, got); d != "" {
@@ -264,8 +272,32 @@ func holds(t fataler, h *lab.Host, place Place, want Network) {
 	}
 }
 
+// ruleLine is how ip rule shows it.
+func ruleLine(r Rule) string {
+	family, line := "-4", fmt.Sprintf("%d:\tfrom ", r.Priority)
+	if r.IPv6 {
+		family = "-6"
+	}
+	from := "all"
+	if r.From.IsValid() {
+		from = r.From.Addr().String()
+	}
+	line += from
+	if r.To.IsValid() {
+		line += " to " + r.To.String()
+	}
+	if r.IIF != "" {
+		line += " iif " + r.IIF
+	}
+	line += fmt.Sprintf(" lookup %d", r.Table)
+	if r.Realm != 0 {
+		line += fmt.Sprintf(" realms %d", r.Realm)
+	}
+	return family + " " + line + " proto 118"
+}
+
 func routeLine(r Route) string {
-	var via, table, metric, realm any
+	var via, src, table, metric, realm any
 	family, to := "-4", strings.TrimSuffix(prefixName(r.To), "/32")
 	if r.To.Addr().Is6() {
 		family, metric = "-6", 1024
@@ -273,6 +305,9 @@ func routeLine(r Route) string {
 	}
 	if r.Via.IsValid() {
 		via = r.Via
+	}
+	if r.Src.IsValid() {
+		src = r.Src
 	}
 	if r.Table != 0 {
 		table = r.Table
@@ -283,5 +318,5 @@ func routeLine(r Route) string {
 	if r.Realm != 0 {
 		realm = r.Realm
 	}
-	return fmt.Sprintf("%s %v via %v dev %v table %v metric %v realm %v proto 118", family, to, via, r.Dev, table, metric, realm)
+	return fmt.Sprintf("%s %v via %v dev %v src %v table %v metric %v realm %v proto 118", family, to, via, r.Dev, src, table, metric, realm)
 }

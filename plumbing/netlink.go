@@ -29,7 +29,7 @@ func (h *Handle) Observe(want Network) (State, error) {
 	if err := h.ns.Do(s.observeInside); err != nil {
 		return State{}, fmt.Errorf("cannot look into %s: %w", h.place.Name, err)
 	}
-	if err := s.observeAddresses(h.inside); err != nil {
+	if err := errors.Join(s.observeAddresses(h.inside), s.observeRules(h.inside)); err != nil {
 		return State{}, fmt.Errorf("cannot look into %s: %w", h.place.Name, err)
 	}
 	s.Namespace, s.Holder = Foreign, h.holder
@@ -266,10 +266,12 @@ func decodeRoute(r netlink.Route, family int, names map[int]string) Route {
 		}
 	}
 	via, _ := netip.AddrFromSlice(r.Gw)
+	src, _ := netip.AddrFromSlice(r.Src)
 	return Route{
 		To:     to,
 		Via:    via.Unmap(),
 		Dev:    names[r.LinkIndex],
+		Src:    src.Unmap(),
 		Table:  r.Table,
 		Metric: r.Priority,
 		Realm:  r.Realm,

@@ -25,12 +25,16 @@ type Interface struct {
 	MTU       int            `json:"mtu,omitempty" yaml:"mtu,omitempty"` // bytes, 68–65535; 0: that of what it sits on
 	Addresses []netip.Prefix `json:"addresses,omitempty" yaml:"addresses,omitempty"`
 	Gateways  []netip.Addr   `json:"gateways,omitempty" yaml:"gateways,omitempty"` // at most one of each family
+	Metric    int            `json:"metric,omitempty" yaml:"metric,omitempty"`     // of its gateways' routes, 1–2^32-1; 0: by the order of interfaces
+	Table     int            `json:"table,omitempty" yaml:"table,omitempty"`       // its own routing table, 1–2^32-1; 0: one is made where it needs one
+	Realm     int            `json:"realm,omitempty" yaml:"realm,omitempty"`       // of what is received by its IPv4 addresses, 1–255; 0: none
 }
 
 // Equal compares what is said of them: a default that is written out is the default.
 func (i Interface) Equal(other Interface) bool {
 	return i.Name == other.Name && i.Port == other.Port && slices.Equal(i.VLAN, other.VLAN) &&
 		cmp.Or(i.Kind, Macvlan) == cmp.Or(other.Kind, Macvlan) && i.MAC == other.MAC && i.MTU == other.MTU &&
+		i.Metric == other.Metric && i.Table == other.Table && i.Realm == other.Realm &&
 		slices.Equal(i.Addresses, other.Addresses) && slices.Equal(i.Gateways, other.Gateways)
 }
 
@@ -48,6 +52,7 @@ type Route struct {
 	To     netip.Prefix `json:"to" yaml:"to"`
 	Via    netip.Addr   `json:"via,omitzero" yaml:"via,omitempty"`
 	Dev    string       `json:"dev,omitempty" yaml:"dev,omitempty"`
+	Src    netip.Addr   `json:"src,omitzero" yaml:"src,omitempty"`        // what is sent has this address, unless it has one already
 	Table  int          `json:"table,omitempty" yaml:"table,omitempty"`   // 1–2^32-1; 0: main (254)
 	Metric int          `json:"metric,omitempty" yaml:"metric,omitempty"` // 0–2^32-1; 0: the kernel's default
 	Realm  int          `json:"realm,omitempty" yaml:"realm,omitempty"`   // 0–65535, IPv4 only
@@ -67,6 +72,9 @@ func (r Route) String() string {
 	}
 	if r.Dev != "" {
 		fmt.Fprintf(&b, " dev %s", r.Dev)
+	}
+	if r.Src.IsValid() {
+		fmt.Fprintf(&b, " src %s", r.Src)
 	}
 	if r.Table != 0 && r.Table != mainTable {
 		fmt.Fprintf(&b, " table %d", r.Table)
@@ -110,36 +118,45 @@ func (n Network) connected(addr netip.Addr) (Interface, bool) {
 	return Interface{}, false
 }
 
-// allRoutes is every route to be made: a default route for each gateway, and the
-// static ones with their device filled in.
+// allRoutes is every route to be made: a default route for each gateway, the
+// static ones with their device filled in, and those of the interfaces' own tables.
 func (n Network) allRoutes() []Route {
 	routes := n.gatewayRoutes()
 	for _, r := range n.Routes {
 		r.Dev = n.Leaves(r)
 		routes = append(routes, r.canonical())
 	}
-	return routes
+	return append(routes, n.tableRoutes()...)
 }
 
-// gatewayRoutes are the gateways' default routes. Where several of a family meet,
-// the first interface is preferred: later ones get metrics 100 apart, since two
-// routes with one destination and metric are refused.
+// gatewayRoutes are the gateways' default routes, for what has no address yet. Where
+// several of a family meet, the first interface is preferred, unless a metric is given:
+// later ones get metrics 100 apart, since two routes with one destination and metric are
+// refused. Where a metric is given, those without have 1024 and more.
 func (n Network) gatewayRoutes() []Route {
 	var routes []Route
-	defaults := map[bool]int{}
+	given := map[routeKey]bool{}
 	for _, i := range n.Interfaces {
 		for _, gw := range i.Gateways {
-			metric := 100 * defaults[gw.Is4()]
-			if metric != 0 && gw.Is6() {
-				metric += ip6DefaultMetric
-			}
-			defaults[gw.Is4()]++
-			to := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-			if gw.Is4() {
-				to = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-			}
-			routes = append(routes, Route{To: to, Via: gw, Dev: i.Name, Metric: metric})
+			r := Route{To: everywhere(gw), Via: gw, Dev: i.Name, Metric: i.Metric}.canonical()
+			given[r.key()] = given[r.key()] || i.Metric != 0
+			routes = append(routes, r)
 		}
+	}
+	asked := slices.ContainsFunc(n.Interfaces, func(i Interface) bool { return i.Metric != 0 })
+	for k, r := range routes {
+		if i, _ := n.Interface(r.Dev); i.Metric != 0 {
+			continue
+		}
+		r.Metric = ip6DefaultMetric
+		if r.To.Addr().Is4() && !asked { // else its 0 would come before all that are given
+			r.Metric = 0
+		}
+		for given[r.canonical().key()] {
+			r.Metric += 100
+		}
+		routes[k] = r.canonical()
+		given[routes[k].key()] = true
 	}
 	return routes
 }

@@ -14,6 +14,7 @@ type State struct {
 	Links     []Link           // inside, loopback included
 	Addresses []Address        // the permanent ones, on our links
 	Routes    []Route          // those with our protocol
+	Rules     []Rule           // likewise
 	Sysctls   map[string]string
 	Features  Features
 }

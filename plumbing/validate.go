@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Problem is one thing wrong with a value, and where: Path is the field as it
@@ -51,6 +54,7 @@ func (n Network) Validate() []Problem {
 	names := map[string]bool{}
 	macs := map[MAC]bool{}
 	addrs := map[netip.Addr]bool{}
+	tables := map[int]string{}
 	for k, i := range n.Interfaces {
 		at := p.item("interfaces", k)
 		i.validate(at)
@@ -71,10 +75,16 @@ func (n Network) Validate() []Problem {
 				at.in("vlan").add("%s is there twice, and of kind vlan: it cannot be shared", i.On())
 			}
 		}
-		names[i.Name], macs[i.MAC] = true, true
+		if other := tables[i.Table]; other != "" && i.Table != 0 {
+			at.in("table").add("table %d is %s's", i.Table, other)
+		}
+		names[i.Name], macs[i.MAC], tables[i.Table] = true, true, i.Name
 	}
 	seen := map[routeKey]bool{}
 	for _, r := range n.gatewayRoutes() {
+		if k := slices.IndexFunc(n.Interfaces, func(i Interface) bool { return i.Name == r.Dev }); seen[r.key()] {
+			p.item("interfaces", k).in("metric").add("metric %d of %s's gateway is another interface's, too", r.Metric, r.Dev)
+		}
 		seen[r.key()] = true
 	}
 	for _, i := range n.Interfaces {
@@ -117,6 +127,14 @@ func (i Interface) validate(p problems) {
 	if i.MTU != 0 && i.MTU < minIPv6MTU && i.hasIPv6() {
 		p.in("mtu").add("mtu %d is too small for IPv6: at least %d bytes", i.MTU, minIPv6MTU)
 	}
+	p.in("metric").check(inRange("metric", i.Metric, 0, math.MaxUint32))
+	p.in("table").check(inRange("table", i.Table, 0, math.MaxUint32))
+	if i.Table >= unix.RT_TABLE_DEFAULT && i.Table <= unix.RT_TABLE_LOCAL {
+		p.in("table").add("table %d is the kernel's, for all interfaces", i.Table)
+	}
+	if err := inRange("realm", i.Realm, 0, maxRealm); err != nil {
+		p.in("realm").add("%w, which is what the kernel counts apart", err)
+	}
 	for k, a := range i.Addresses {
 		p.item("addresses", k).check(checkAddress(a))
 	}
@@ -130,6 +148,9 @@ func (i Interface) validate(p problems) {
 		families[gw.Is4()] = true
 	}
 }
+
+// maxRealm is what /proc/net/rt_acct has room for (ip_rcv_finish_core).
+const maxRealm = 255
 
 // minIPv6MTU is what every link with IPv6 carries (RFC 8200, 5).
 const minIPv6MTU = 1280
@@ -245,6 +266,13 @@ func (r Route) validate(p problems, n Network) {
 		}
 	}
 	r.validateVia(p, n)
+	if r.Src.IsValid() && !slices.ContainsFunc(n.Interfaces, func(i Interface) bool {
+		return slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr() == r.Src })
+	}) {
+		p.in("src").add("route to %s: source %s is no address here", prefixName(r.To), r.Src)
+	} else if r.Src.IsValid() && r.Src.Is4() != r.To.Addr().Is4() {
+		p.in("src").add("route to %s from %s mixes address families", prefixName(r.To), r.Src)
+	}
 	p.in("table").check(inRange("table", r.Table, 0, math.MaxUint32))
 	p.in("metric").check(inRange("metric", r.Metric, 0, math.MaxUint32))
 	p.in("realm").check(inRange("realm", r.Realm, 0, math.MaxUint16))

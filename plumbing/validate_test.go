@@ -193,6 +193,29 @@ routes[1].table: table 4294967296 is out of range: 0 to 4294967295
 routes[1].metric: metric 4294967296 is out of range: 0 to 4294967295
 routes[1].realm: realm 65536 is out of range: 0 to 65535
 routes[2].realm: route to 2001:db8:7::/48: IPv6 routes have no realm`},
+	{name: "sources of routes", network: one(func(i *Interface) { i.Addresses = prefixes("192.0.2.8/24", "2001:db8::8/64") },
+		Route{To: netip.MustParsePrefix("198.51.100.0/24"), Dev: "eth0", Src: netip.MustParseAddr("192.0.2.8")},
+		Route{To: netip.MustParsePrefix("198.51.100.0/25"), Dev: "eth0", Src: netip.MustParseAddr("192.0.2.9")},
+		Route{To: netip.MustParsePrefix("198.51.100.0/26"), Dev: "eth0", Src: netip.MustParseAddr("2001:db8::8")},
+	), problems: `
+routes[1].src: route to 198.51.100.0/25: source 192.0.2.9 is no address here
+routes[2].src: route to 198.51.100.0/26 from 2001:db8::8 mixes address families`},
+	{name: "metrics, tables and realms of interfaces", network: Network{Interfaces: []Interface{
+		{Name: "a", Port: "eth1", Metric: 5, Table: 101, Realm: 255, Addresses: prefixes("192.0.2.8/24"), Gateways: addrs("192.0.2.1")},
+		{Name: "b", Port: "eth1", Metric: 5, Table: 101, Realm: 255, Addresses: prefixes("198.51.100.8/24"), Gateways: addrs("198.51.100.1")},
+		{Name: "c", Port: "eth1", Metric: -1, Table: -1, Realm: -1},
+		{Name: "d", Port: "eth1", Metric: 4294967296, Table: 4294967296, Realm: 256},
+		{Name: "e", Port: "eth1", Table: 254},
+	}}, problems: `
+interfaces[1].table: table 101 is a's
+interfaces[2].metric: metric -1 is out of range: 0 to 4294967295
+interfaces[2].table: table -1 is out of range: 0 to 4294967295
+interfaces[2].realm: realm -1 is out of range: 0 to 255, which is what the kernel counts apart
+interfaces[3].metric: metric 4294967296 is out of range: 0 to 4294967295
+interfaces[3].table: table 4294967296 is out of range: 0 to 4294967295
+interfaces[3].realm: realm 256 is out of range: 0 to 255, which is what the kernel counts apart
+interfaces[4].table: table 254 is the kernel's, for all interfaces
+interfaces[1].metric: metric 5 of b's gateway is another interface's, too`},
 	{name: "routes that are there without", network: Network{
 		Interfaces: []Interface{
 			{Name: "eth0", Port: "eth1", Addresses: prefixes("192.0.2.8/24", "2001:db8::8/64"), Gateways: addrs("192.0.2.1", "2001:db8::1")},

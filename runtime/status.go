@@ -62,6 +62,9 @@ type InterfaceStatus struct {
 	Up        bool           `json:"up"`
 	Addresses []netip.Prefix `json:"addresses"`
 	Gateways  []netip.Addr   `json:"gateways"`
+	Metric    int            `json:"metric,omitempty"`
+	Table     int            `json:"table,omitempty"` // its own, whether asked for or not
+	Realm     int            `json:"realm,omitempty"`
 }
 
 // Status looks at a virtual server. It changes nothing, and waits for nobody
@@ -128,7 +131,7 @@ func (r *Runtime) look(ctx context.Context, vs VirtualServer, s *Status) error {
 		return err
 	}
 	for _, i := range want.Interfaces {
-		s.Interfaces = append(s.Interfaces, interfaceStatus(i, have))
+		s.Interfaces = append(s.Interfaces, interfaceStatus(i, want.TableOf(i.Name), have))
 	}
 	s.Drift = append(s.Drift, networkDrift(r.place(vs.ID), vs, want, have)...)
 	foreigners, err := h.Foreigners(want, have)
@@ -141,11 +144,12 @@ func (r *Runtime) look(ctx context.Context, vs VirtualServer, s *Status) error {
 	return r.lookAtServices(ctx, h.Namespace(), vs, s)
 }
 
-func interfaceStatus(i plumbing.Interface, have plumbing.State) InterfaceStatus {
+func interfaceStatus(i plumbing.Interface, table int, have plumbing.State) InterfaceStatus {
 	s := InterfaceStatus{
 		Name: i.Name, Port: i.Port, VLAN: i.VLAN, Kind: cmp.Or(i.Kind, plumbing.Macvlan), MAC: i.MAC, MTU: i.MTU,
 		Addresses: append([]netip.Prefix{}, i.Addresses...),
 		Gateways:  append([]netip.Addr{}, i.Gateways...),
+		Metric:    i.Metric, Table: table, Realm: i.Realm,
 	}
 	below, _ := have.Below(i)
 	s.Link = below.Name

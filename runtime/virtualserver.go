@@ -196,6 +196,9 @@ func (vs VirtualServer) conflict(other VirtualServer) string {
 		if macs[i.MAC] {
 			return fmt.Sprintf("MAC %s", i.MAC)
 		}
+		if i.Realm != 0 && slices.ContainsFunc(other.Interfaces, func(o plumbing.Interface) bool { return o.Realm == i.Realm }) {
+			return fmt.Sprintf("realm %d, of which the host has one count", i.Realm)
+		}
 		for _, p := range i.Addresses {
 			if taken[spot{i.Segment(), p.Addr()}] {
 				return fmt.Sprintf("address %s on %s", p.Addr(), i.On())

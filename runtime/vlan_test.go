@@ -15,6 +15,18 @@ func tagged(vs VirtualServer, kind plumbing.Kind, ids ...int) VirtualServer {
 	return vs
 }
 
+func TestConflictOfRealms(t *testing.T) {
+	one, other := server(8, "", []string{"192.0.2.8/24"}), server(9, "", []string{"192.0.2.9/24"})
+	one.Interfaces[0].Realm = 8
+	if got := one.conflict(other); got != "" {
+		t.Errorf("one realm: %s", got)
+	}
+	other.Interfaces[0].Realm = 8
+	if got := one.conflict(other); got != "realm 8, of which the host has one count" {
+		t.Errorf("the same realm: %q", got)
+	}
+}
+
 func TestConflictOnVLANs(t *testing.T) {
 	vs := func(id int) VirtualServer { return server(id, "", []string{"192.0.2.8/24"}) }
 	other := func() VirtualServer { return server(9, "", []string{"192.0.2.9/24"}) }

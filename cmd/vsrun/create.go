@@ -40,9 +40,13 @@ A document (-f) is YAML or JSON:
       mac: 02:00:5e:10:00:08   # derived when left out
       mtu: 1500                # the port's when left out
       addresses: [192.0.2.8/24, "2001:db8::8/64"]
-      gateways: [192.0.2.1, "2001:db8::1"]
+      gateways: [192.0.2.1, "2001:db8::1"]  # where several interfaces have one, each answers by its own
+      metric: 0                # the order among gateways for what is sent first; that of interfaces when left out
+      table: 101               # its own routing table, and rules from and to its addresses; when left
+                               # out, one is made, with rules from them, where several have gateways
+      realm: 8                 # counts what its IPv4 addresses receive (vsrun stats); no two servers' the same
   routes:
-    - {to: 198.51.100.0/24, via: 192.0.2.7, dev: eth0, table: 254, metric: 50, realm: 3}
+    - {to: 198.51.100.0/24, via: 192.0.2.7, dev: eth0, src: 192.0.2.8, table: 254, metric: 50, realm: 3}
   dns: {servers: [192.0.2.53], search: [example.test]}
   share: [/run/dbus, /tmp/exchange]  # the host's; all else in /run, /tmp, /var/tmp, /dev is its own
   files:                       # seen in place of the host's, read-only

@@ -15,7 +15,7 @@ import (
 type interfaceFlags struct {
 	port, vlan, kind, ifname     string
 	mac                          string
-	mtu                          int
+	mtu, metric, table, realm    int
 	addresses, gateways, routeTo []string
 }
 
@@ -27,21 +27,24 @@ func (f *interfaceFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.ifname, "ifname", "", "its name inside (default the first free of eth0, eth1, …)")
 	flags.StringArrayVar(&f.addresses, "address", nil, "address with prefix length, such as 192.0.2.8/24; repeatable")
 	flags.StringArrayVar(&f.gateways, "gateway", nil, "default gateway; one IPv4, one IPv6")
-	flags.StringArrayVar(&f.routeTo, "route", nil, `"CIDR via IP [dev D] [table N] [realm N] [metric N]"; repeatable`)
+	flags.StringArrayVar(&f.routeTo, "route", nil, `"CIDR via IP [dev D] [src IP] [table N] [realm N] [metric N]"; repeatable`)
 	flags.StringVar(&f.mac, "mac", "", "MAC address (default derived, the same every time)")
 	flags.IntVar(&f.mtu, "mtu", 0, "largest packet in bytes (default the port's)")
+	flags.IntVar(&f.metric, "metric", 0, "its gateways' among several interfaces', the lowest first (default by the interfaces' order)")
+	flags.IntVar(&f.table, "table", 0, "its own routing table, and rules from and to its addresses (default made when several interfaces have gateways)")
+	flags.IntVar(&f.realm, "realm", 0, "a number, 1 to 255, under which the kernel counts what its IPv4 addresses receive")
 }
 
 // parse turns the flags into values. Without a port there is no interface, and
 // nothing may be said about one.
 func (f *interfaceFlags) parse(others plumbing.Network) ([]plumbing.Interface, []plumbing.Route, error) {
 	if f.port == "" {
-		if f.vlan+f.kind+f.ifname+f.mac != "" || f.mtu != 0 || len(f.addresses)+len(f.gateways)+len(f.routeTo) > 0 {
+		if f.vlan+f.kind+f.ifname+f.mac != "" || f.mtu != 0 || f.metric != 0 || f.table != 0 || f.realm != 0 || len(f.addresses)+len(f.gateways)+len(f.routeTo) > 0 {
 			return nil, nil, usagef("an interface needs --port, the host's device that it sits on")
 		}
 		return nil, nil, nil
 	}
-	i := plumbing.Interface{Name: f.ifname, Port: f.port, Kind: plumbing.Kind(f.kind), MTU: f.mtu}
+	i := plumbing.Interface{Name: f.ifname, Port: f.port, Kind: plumbing.Kind(f.kind), MTU: f.mtu, Metric: f.metric, Table: f.table, Realm: f.realm}
 	if i.Name == "" {
 		i.Name = freeName(others)
 	}
@@ -110,7 +113,7 @@ func parseAddr(s string) (netip.Addr, error) {
 func parseRoute(s string) (plumbing.Route, error) {
 	words := strings.Fields(s)
 	if len(words)%2 == 0 {
-		return plumbing.Route{}, usagef("route %q is not \"CIDR via IP [dev D] [table N] [realm N] [metric N]\"", s)
+		return plumbing.Route{}, usagef("route %q is not \"CIDR via IP [dev D] [src IP] [table N] [realm N] [metric N]\"", s)
 	}
 	var r plumbing.Route
 	for k := 1; k < len(words); k += 2 {
@@ -135,6 +138,8 @@ func setRouteWord(r *plumbing.Route, word, value string) (err error) {
 	switch {
 	case word == "via":
 		r.Via, err = parseAddr(value)
+	case word == "src":
+		r.Src, err = parseAddr(value)
 	case word == "dev":
 		r.Dev = value
 	case numbers[word] != nil:

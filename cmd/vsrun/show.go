@@ -111,6 +111,14 @@ func showTable(w io.Writer, s runtime.Status) {
 		for _, g := range i.Gateways {
 			fmt.Fprintf(w, "  gateway\t%s\n", g)
 		}
+		for _, own := range []struct {
+			name  string
+			value int
+		}{{"metric", i.Metric}, {"table", i.Table}, {"realm", i.Realm}} {
+			if own.value != 0 {
+				fmt.Fprintf(w, "  %s\t%d\n", own.name, own.value)
+			}
+		}
 	}
 	for _, r := range s.Routes {
 		fmt.Fprintf(w, "route\t%s\n", r)

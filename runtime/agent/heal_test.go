@@ -115,7 +115,7 @@ func (d *daemon) asleep(fn func()) {
 
 const document = `
 id: 8
-interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.8/24, "2001:db8::8/64"], gateways: [192.0.2.1]}]
+interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.8/24, "2001:db8::8/64"], gateways: [192.0.2.1], table: 101}]
 routes: [{to: 198.51.100.0/24, via: 192.0.2.7, metric: 50}]
 services: [{name: one, command: [sleep, "100000"]}]
 ---
@@ -195,6 +195,8 @@ func sysctl(ns, setting string) func(*testing.T, *site) {
 var drifts = []drift{
 	{"address", "vs8", "add address 192.0.2.8/24 on eth0", ip("-n vs8 address delete 192.0.2.8/24 dev eth0")},
 	{"IPv6 address", "vs8", "add address 2001:db8::8/64 on eth0", ip("-n vs8 address delete 2001:db8::8/64 dev eth0")},
+	{"rule", "vs8", "add rule from 192.0.2.8/32 lookup 101 priority 1180", ip("-n vs8 rule delete priority 1180")},
+	{"IPv6 rule", "vs8", "add rule to 2001:db8::/64 lookup 101 priority 1181", ip("-n vs8 -6 rule delete priority 1181")},
 	{"default route", "vs8", "add route default via 192.0.2.1 dev eth0", ip("-n vs8 route delete default")},
 	{"route", "vs8", "add route 198.51.100.0/24 via 192.0.2.7 dev eth0 metric 50", ip("-n vs8 route delete 198.51.100.0/24 metric 50")},
 	{"changed route", "vs8", "replace route 198.51.100.0/24 via 192.0.2.7 dev eth0 metric 50",
