@@ -11,10 +11,6 @@ import (
 	"github.com/vsrun/vsrun/test/bench/floor"
 )
 
-// patience is for the turns of making and destroying a crowd: of one thousand there are
-// five where that takes a second each.
-const patience = 30 * time.Second
-
 // crowd measures what is done to many virtual servers: first some turns of making and
 // destroying all of them, then what is done while they are there.
 func (b *bench) crowd(t *testing.T, size, target int) {
