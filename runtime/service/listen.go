@@ -279,6 +279,26 @@ func (u *unit) listen() error {
 	return failed
 }
 
+// handOver gives each unit the sockets that its service is to have and that another has
+// held until now, or it under another name: nobody is refused while one moves.
+func (s *supervisor) handOver(units []*unit, want []Service) {
+	for k, u := range units {
+		for _, socket := range want[k].Sockets {
+			same := func(o Socket) bool { return o.Stream == socket.Stream && o.Datagram == socket.Datagram }
+			for _, from := range s.units {
+				i := slices.IndexFunc(from.listeners, func(l listener) bool { return same(l.Socket) })
+				to := slices.Index(units, from)
+				if i < 0 || from != u && to >= 0 && slices.ContainsFunc(want[to].Sockets, same) {
+					continue
+				}
+				u.listeners = append(u.listeners, listener{socket, from.listeners[i].fd})
+				from.listeners = slices.Delete(from.listeners, i, i+1)
+				break
+			}
+		}
+	}
+}
+
 // unlisten closes the unit's sockets: who connects is refused.
 func (u *unit) unlisten() {
 	for _, l := range u.listeners {

@@ -241,6 +241,82 @@ func TestParseListen(t *testing.T) {
 	}
 }
 
+// Sockets move between services, and to services and names that are new, and nobody is
+// refused meanwhile.
+func TestSocketsMove(t *testing.T) {
+	v := up(t)
+	if _, code := v.run("ip", "link", "set", "lo", "up"); code != 0 {
+		t.Fatal("there is no loopback")
+	}
+	answers := func(name string, s Socket) Service {
+		one := role(t, name, "answer")
+		one.Sockets, one.Ready.Output = []Socket{s}, "answering"
+		return one
+	}
+	set := func(list ...Service) {
+		t.Helper()
+		if err := v.Set(t.Context(), list); err != nil {
+			t.Error(err)
+		}
+	}
+	by := func(port string) string {
+		pid := ""
+		v.ns.Do(func() error {
+			conn, err := net.Dial("tcp", "127.0.0.1:"+port)
+			if err == nil {
+				defer conn.Close()
+				fmt.Fprintln(conn, "?")
+				pid, _ = bufio.NewReader(conn).ReadString('\n')
+			}
+			return nil
+		})
+		out := v.output("cat /proc/" + strings.TrimSpace(pid) + "/environ | tr '\\0' '\\n' | grep LISTEN_FDNAMES")
+		return strings.TrimPrefix(strings.TrimSpace(out), "LISTEN_FDNAMES=")
+	}
+	set(answers("a", Socket{Stream: "8000"}), answers("b", Socket{Stream: "8001"}))
+	done := make(chan struct{})
+	var clients sync.WaitGroup
+	for _, address := range []string{"127.0.0.1:8000", "127.0.0.1:8001"} {
+		clients.Go(func() {
+			for {
+				if refused, unanswered := v.askOnce(address); refused != nil || unanswered != nil {
+					t.Error(refused, unanswered)
+				}
+				select {
+				case <-done:
+					return
+				case <-time.After(time.Millisecond):
+				}
+			}
+		})
+	}
+	for _, step := range []struct {
+		list []Service
+		want string
+	}{
+		{[]Service{answers("a", Socket{Stream: "8001"}), answers("b", Socket{Stream: "8000"})}, "b a"},
+		{[]Service{answers("b", Socket{Stream: "8001"}), answers("c", Socket{Stream: "8000"})}, "c b"},
+		{[]Service{answers("b", Socket{Stream: "8000"}), answers("d", Socket{Stream: "8001", Name: "web"})}, "b web"},
+		{[]Service{answers("b", Socket{Stream: "8000", Name: "x"}), answers("d", Socket{Stream: "8001", Name: "y"})}, "x y"},
+	} {
+		set(step.list...)
+		if got := by("8000") + " " + by("8001"); got != step.want {
+			t.Errorf("they are %s, want %s", got, step.want)
+		}
+	}
+	close(done)
+	clients.Wait()
+
+	// What somebody has stopped holds none.
+	if err := v.StopService(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	set(answers("b", Socket{Stream: "8001"}))
+	if refused, _ := v.askOnce("127.0.0.1:8001"); refused == nil {
+		t.Error("a stopped one listens")
+	}
+}
+
 // Services may write where a socket is to be, and lay symlinks there; the init, which
 // may write everywhere, follows none.
 func TestSocketsFollowNoSymlink(t *testing.T) {

@@ -86,17 +86,22 @@ func (s *supervisor) set(c *call) {
 	for _, service := range want {
 		s.names = append(s.names, service.Name)
 	}
+	for _, service := range want {
+		u := s.find(service.Name)
+		if u == nil {
+			u = &unit{service: service, since: time.Now()}
+		}
+		units = append(units, u)
+	}
+	s.handOver(units, want)
 	for _, u := range slices.Backward(s.units) {
 		if !slices.Contains(s.names, u.service.Name) {
 			s.happen(u, stop)
 			touched = append(touched, u)
 		}
 	}
-	for _, service := range want {
-		u := s.find(service.Name)
-		if u == nil {
-			u = &unit{service: service, since: time.Now()}
-		}
+	for k, service := range want {
+		u := units[k]
 		u.limit(service)
 		if e, ok := news(u, service, had); ok {
 			u.service = service
@@ -106,7 +111,9 @@ func (s *supervisor) set(c *call) {
 		} else if !s.settled(u) { // an earlier call's, whose caller may be gone
 			touched = append(touched, u)
 		}
-		units = append(units, u)
+		if u.state.over() { // it may have been handed some
+			u.unlisten()
+		}
 	}
 	for _, u := range s.units {
 		if !slices.Contains(units, u) {

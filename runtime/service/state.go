@@ -31,6 +31,9 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", uint8(s))
 }
 
+// over reports whether nothing of the service is to run until somebody wants it to.
+func (s State) over() bool { return s == Stopped || s == Failed || s == Finished }
+
 // MarshalText writes the state's name in lower case.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 

@@ -142,7 +142,7 @@ func (s *supervisor) happen(u *unit, e event) {
 		}
 		u.state, u.since = state, time.Now()
 		s.beginRound(u)
-		if state == Stopped || state == Failed || state == Finished {
+		if state.over() {
 			u.unlisten()
 		}
 	}
