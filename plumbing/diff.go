@@ -165,7 +165,7 @@ func checkHostAddresses(i Interface, port Port) error {
 func checkForeignLinks(place Place, want Network, have State) error {
 	for _, i := range want.Interfaces {
 		l, there := have.Link(i.Name)
-		if !there || l.Alias == place.mark(i.Name) || l.Alias == "" && l.fits(i, have.Ports[i.base()]) {
+		if !there || place.has(l) || l.Alias == "" && l.fits(i, have.Ports[i.base()]) {
 			continue
 		}
 		return refuse("give the interface another name", "%s already has a device %s of somebody else's", place.Name, i.Name)
@@ -223,7 +223,7 @@ func (d *differ) namespace() {
 func (d *differ) stale() {
 	d.remade = map[string]bool{}
 	for _, l := range slices.Backward(d.have.Links) {
-		if l.Alias != d.place.mark(l.Name) || l.Name == "lo" {
+		if !d.place.has(l) {
 			continue
 		}
 		i, wanted := d.want.Interface(l.Name)

@@ -17,8 +17,9 @@ type Foreigner struct {
 	del  message
 }
 
-// Foreigners are the addresses on our links, the routes and the rules that an operator has
-// added: what a daemon inside has, by its protocol, or a router, is not among them.
+// Foreigners are the links, the addresses on ours, the routes and the rules that an operator
+// has added: routes and rules that a daemon inside has, by their protocol, or a router, are
+// not among them.
 func (h *Handle) Foreigners(want Network, have State) ([]Foreigner, error) {
 	if have.Namespace != Ours {
 		return nil, nil
@@ -27,6 +28,11 @@ func (h *Handle) Foreigners(want Network, have State) ([]Foreigner, error) {
 	names := map[int]string{}
 	for _, l := range have.Links {
 		names[l.Index] = l.Name
+	}
+	for _, l := range have.Links {
+		if _, ours := want.Interface(l.Name); !ours && !h.place.has(l) && l.Name != "lo" && !slices.Contains(fallbacks, l.Name) {
+			list = append(list, Foreigner{"link " + l.Name, linkDelete(l.Index)})
+		}
 	}
 	for _, a := range have.Addresses {
 		l, _ := have.Link(a.Dev)
@@ -56,6 +62,10 @@ func (h *Handle) Foreigners(want Network, have State) ([]Foreigner, error) {
 	return list, nil
 }
 
+// fallbacks are devices that the kernel's tunnels have in each namespace, and nobody can
+// delete (net.core.fb_tunnels_only_for_init_net).
+var fallbacks = []string{"tunl0", "sit0", "ip6tnl0", "gre0", "gretap0", "erspan0", "ip6gre0", "ip_vti0", "ip6_vti0"}
+
 func (f Features) families() []byte {
 	if f.IPv6 {
 		return []byte{unix.AF_INET, unix.AF_INET6}
@@ -67,7 +77,11 @@ func (f Features) families() []byte {
 func (h *Handle) Prune(list []Foreigner) error {
 	var errs []error
 	for _, f := range list {
-		if err := unlessGone(h.inside.one(f.del)); err != nil {
+		err := unlessGone(h.inside.one(f.del))
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			err = refuse("give it back to the host: ip -n "+h.place.Name+" link set dev IFNAME netns 1", "it is no device that can be deleted")
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("cannot delete %s in %s: %w", f.What, h.place.Name, err))
 		}
 	}

@@ -1,6 +1,9 @@
 package plumbing
 
-import "net/netip"
+import (
+	"net/netip"
+	"strings"
+)
 
 // A State is what the kernel holds, read by [Handle.Observe]. It is never
 // stored.
@@ -118,6 +121,9 @@ type Place struct {
 
 // Path is the file that the namespace is mounted on.
 func (p Place) Path() string { return p.Dir + "/" + p.Name }
+
+// has reports whether a link is ours by its mark, whatever somebody has renamed it to.
+func (p Place) has(l Link) bool { return strings.HasPrefix(l.Alias, p.mark("")+"/") }
 
 // mark is the alias (IFLA_IFALIAS) that says whose a device is; without a
 // device's name, the namespace's own mark, on its loopback.

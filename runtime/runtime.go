@@ -316,7 +316,7 @@ func (r *Runtime) Diff(ctx context.Context, vs VirtualServer) (drift []Drift, fo
 	return s.Drift, s.Foreign, err
 }
 
-// Prune deletes the addresses, routes and rules that somebody has added inside a virtual
+// Prune deletes the links, addresses, routes and rules that somebody has added inside a virtual
 // server, and names them.
 func (r *Runtime) Prune(ctx context.Context, id int) (gone []string, err error) {
 	unlock, err := r.Store.lock(ctx, id)

@@ -181,9 +181,9 @@ func (a *app) diffCommand() *cobra.Command {
 		Use:   "diff [ID…] [-f FILE|DIR]",
 		Short: "Show what differs between what should be and what is (exit status 1 when something does)",
 		Long: `Show what differs between what should be and what is, a line each: what vsrun enable would
-mend, or what keeps it from that (exit status 1 when something does). Addresses, routes and
-rules that somebody has added inside are shown as foreign: they are left alone, and differ
-from nothing. vsrun enable --prune deletes them.`,
+mend, or what keeps it from that (exit status 1 when something does). Links, addresses,
+routes and rules that somebody has added inside are shown as foreign: they are left alone,
+and differ from nothing. vsrun enable --prune deletes them.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := a.runtime()
 			if err != nil {

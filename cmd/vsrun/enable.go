@@ -32,7 +32,7 @@ func (a *app) enableCommand() *cobra.Command {
 			return err
 		})
 	c.Flags().BoolVar(&noProbe, "no-probe", false, "do not ask the segment whether the addresses are free")
-	c.Flags().BoolVar(&prune, "prune", false, "delete the addresses, routes and rules that somebody has added inside")
+	c.Flags().BoolVar(&prune, "prune", false, "delete the links, addresses, routes and rules that somebody has added inside")
 	return c
 }
 

@@ -146,6 +146,25 @@ func TestNameless(t *testing.T) {
 	}
 }
 
+// What somebody has added on purpose is named, left alone, and deleted when he says so.
+func TestForeign(t *testing.T) {
+	s := newSite(t)
+	d := startVSD(t, s.Host)
+	d.whole(t)
+	ip("link add link eth1 name mv0 netns vs9 type macvlan", "-n vs9 link set dev mv0 up", "-n vs9 address add 192.0.2.66/24 dev eth0",
+		"-n vs9 route add 203.0.113.0/24 dev eth0", "-n vs9 rule add pref 100 table 100 protocol static")(t, s)
+	foreign := []string{"link mv0", "address 192.0.2.66/24 on eth0", "route 203.0.113.0/24 dev eth0", "IPv4 rule 100"}
+	ip("-n vs9 link set dev eth0 mtu 1400")(t, s)
+	d.await(t, "of something else", about("vs9", agent.Mended))
+	if r := s.Vsrun("diff", "9"); r.Code != 0 || r.Stdout != "vs9: foreign "+strings.Join(foreign, "\nvs9: foreign ")+"\n" {
+		t.Error(r)
+	}
+	if out := s.MustVsrun(t, "enable", "9", "--prune"); !strings.HasSuffix(out, "\nvs9: deleted foreign "+strings.Join(foreign, "\nvs9: deleted foreign ")+"\n") {
+		t.Errorf("it prints %q", out)
+	}
+	d.whole(t)
+}
+
 // Services whose init has died while the port is away run again before that is back.
 func TestServicesWithoutPort(t *testing.T) {
 	s := newSite(t)

@@ -205,6 +205,7 @@ var drifts = []drift{
 	{"link down", "vs8", "bring up eth0", ip("-n vs8 link set dev eth0 down")},
 	{"loopback down", "vs8", "bring up lo", ip("-n vs8 link set dev lo down")},
 	{"deleted link", "vs8", "add macvlan eth0 on port eth1", ip("-n vs8 link delete dev eth0")},
+	{"renamed link", "vs8", "delete interface lan0", ip("-n vs8 link set dev eth0 down", "-n vs8 link set dev eth0 name lan0", "-n vs8 link set dev lan0 up")},
 	{"changed MAC", "vs8", "delete interface eth0", ip("-n vs8 link set dev eth0 address 02:00:00:00:00:99")},
 	{"mark", "vs8", "mark eth0 as vsrun:vs8/eth0", func(t *testing.T, s *site) { s.Run(t, "ip", "-n", "vs8", "link", "set", "dev", "eth0", "alias", "") }},
 	{"forwarding", "vs8", "set net.ipv4.ip_forward=0", sysctl("vs8", "net.ipv4.ip_forward=1")},
