@@ -132,7 +132,7 @@ fuzz: ## each fuzz test for FUZZTIME (10s)
 	@grep -rnoE --include='*_test.go' 'func Fuzz[A-Za-z0-9_]+' . | sed 's/:.*func /\t/' | \
 	while read -r file name; do \
 		echo "== $$name for $(FUZZTIME)"; \
-		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null || exit 1; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x "$$(dirname "$$file")" </dev/null || exit 1; \
 	done
 
 crash-matrix: build ## every call of every operation fails, and is killed at: FAULTS=1, or 6/0 for each sixth

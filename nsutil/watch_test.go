@@ -3,6 +3,8 @@ package nsutil_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -107,4 +109,24 @@ func TestName(t *testing.T) {
 	if _, err := nsutil.NameOf("a\x00b"); err == nil {
 		t.Error("a name with a zero byte")
 	}
+}
+
+// A path that the kernel has escaped is the path again.
+func FuzzUnescape(f *testing.F) {
+	f.Add("/run/netns/a b\tc\\d\ne")
+	f.Add("\\04")
+	f.Fuzz(func(t *testing.T, path string) {
+		nsutil.Unescape(path)
+		var kernel strings.Builder // fs/proc_namespace.c, mangle
+		for _, c := range []byte(path) {
+			if strings.ContainsRune(" \t\n\\#", rune(c)) {
+				fmt.Fprintf(&kernel, "\\%03o", c)
+			} else {
+				kernel.WriteByte(c)
+			}
+		}
+		if got := nsutil.Unescape(kernel.String()); got != path {
+			t.Errorf("%q, as %q, is %q", path, kernel.String(), got)
+		}
+	})
 }

@@ -213,5 +213,7 @@ func FuzzNotice(f *testing.F) {
 		decodeAddress(body, nil)
 		foreignRoute(body, nil)
 		foreignRule(body, nil)
+		decodePortMAC(body)
+		namespaceOf(body)
 	})
 }

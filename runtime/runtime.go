@@ -107,21 +107,21 @@ func (r *Runtime) network(vs VirtualServer) plumbing.Network {
 
 // Create stores a virtual server and enables it, unless it is Disabled. After
 // an error nothing of it is left. One that is there already, and the same, is
-// made whole.
-func (r *Runtime) Create(ctx context.Context, vs VirtualServer) error {
+// made whole. It returns what was done: created or unchanged.
+func (r *Runtime) Create(ctx context.Context, vs VirtualServer) (did string, err error) {
 	unlock, err := r.Store.lock(ctx, vs.ID)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer unlock()
 	exists, err := r.existing(vs)
 	switch {
 	case err != nil:
-		return err
+		return "", err
 	case exists:
-		return r.reconcile(ctx, vs)
+		return "unchanged", r.reconcile(ctx, vs)
 	}
-	return r.replace(ctx, nil, vs)
+	return "created", r.replace(ctx, nil, vs)
 }
 
 // existing reports whether vs is there already; one that is different is an
@@ -245,30 +245,31 @@ func (r *Runtime) Shutdown(ctx context.Context, id int, timeout time.Duration) (
 }
 
 // Destroy disables a virtual server and forgets it. What is not there is
-// success, so that it can be run again.
-func (r *Runtime) Destroy(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
+// success, so that it can be run again; there says whether it was.
+func (r *Runtime) Destroy(ctx context.Context, id int, timeout time.Duration) (there bool, killed []string, err error) {
 	unlock, err := r.Store.lock(ctx, id)
 	if err != nil {
-		return nil, err
+		return false, nil, err
 	}
 	defer unlock()
 	vs, err := r.Store.Load(id)
-	if err == nil && !vs.Disabled { // or vsd would bring it up again after a crash, without its data
+	there = err == nil
+	if there && !vs.Disabled { // or vsd would bring it up again after a crash, without its data
 		vs.Disabled = true
 		err = r.Store.save(vs)
 	}
 	full := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 	if err != nil && !errors.Is(err, ErrNotFound) && !full {
-		return nil, err
+		return there, nil, err
 	}
 	killed, err = r.stop(ctx, id, timeout)
 	if err == nil && full { // without that mark, no record may outlive the data
 		err = r.Store.forget(id)
 	}
 	if err != nil {
-		return killed, err
+		return there, killed, err
 	}
-	return killed, r.remove(id)
+	return there, killed, r.remove(id)
 }
 
 // remove deletes what is kept of a virtual server, the record last.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/vsrun/vsrun/test/lab"
 )
@@ -25,4 +26,22 @@ func TestNeighbours(t *testing.T) {
 	if _, err := Neighbours(path(7)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without a namespace: %v", err)
 	}
+}
+
+// Whatever a dump holds, there are not more neighbours than messages.
+func FuzzNeighbours(f *testing.F) {
+	f.Add([]byte{28, 0, 0, 0, 28, 0, 2, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 1})
+	f.Fuzz(func(t *testing.T, dump []byte) {
+		var g Group
+		if g.countNeighbours(dump, unix.AF_INET) != nil {
+			return
+		}
+		sum := 0
+		for _, c := range g.Counters {
+			sum += int(c.Value)
+		}
+		if sum > len(dump)/unix.NLMSG_HDRLEN {
+			t.Errorf("%d neighbours in %d bytes", sum, len(dump))
+		}
+	})
 }

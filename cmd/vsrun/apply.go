@@ -117,7 +117,7 @@ func (a *app) prune(c *cobra.Command, r *runtime.Runtime, keep []runtime.Virtual
 			errs = append(errs, a.dryRun(r, vs, r.Plan))
 			continue
 		}
-		if _, err := r.Destroy(c.Context(), vs.ID, runtime.OwnTimeout); err != nil {
+		if _, _, err := r.Destroy(c.Context(), vs.ID, runtime.OwnTimeout); err != nil {
 			errs = append(errs, fmt.Errorf("cannot destroy %s: %w", vs, err))
 			continue
 		}

@@ -186,17 +186,14 @@ func valid(vs runtime.VirtualServer) error {
 }
 
 func (a *app) create(c *cobra.Command, vs runtime.VirtualServer, dryRun, noProbe bool) error {
-	did := "created"
+	did := ""
 	r, err := a.runtime()
 	if err == nil {
 		r.NoProbe = noProbe
 		if dryRun {
 			return a.dryRun(r, vs, r.PlanCreate)
 		}
-		if _, absent := r.Store.Load(vs.ID); absent == nil { // and the same, or else it is refused
-			did = "unchanged"
-		}
-		err = r.Create(c.Context(), vs)
+		did, err = r.Create(c.Context(), vs)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot create %s: %w", vs, err)

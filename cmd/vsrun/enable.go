@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -55,16 +54,16 @@ func (a *app) destroyCommand() *cobra.Command {
 	var timeout time.Duration
 	c := a.manyCommand("destroy", "Remove virtual servers, with their logs, volumes and private directories",
 		func(ctx context.Context, r *runtime.Runtime, id int) error {
-			vs, absent := r.Store.Load(id)
-			killed, err := r.Destroy(ctx, id, timeout)
-			if err != nil {
+			vs := name(r, id) // while it has one
+			there, killed, err := r.Destroy(ctx, id, timeout)
+			switch {
+			case err != nil:
 				return err
+			case !there:
+				a.did("%s was not there", vs.Namespace())
+			default:
+				a.did("%s destroyed%s", vs, hadToKill(killed))
 			}
-			if errors.Is(absent, runtime.ErrNotFound) {
-				a.did("vs%d was not there", id)
-				return nil
-			}
-			a.did("%s destroyed%s", vs, hadToKill(killed))
 			return nil
 		})
 	timeoutFlag(c, &timeout)

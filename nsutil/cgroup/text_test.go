@@ -80,3 +80,21 @@ func TestParse(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a file holds, its numbers are read, or none is.
+func FuzzParse(f *testing.F) {
+	f.Add("usage_usec 7\nuser_usec 5\nthrottled_usec 0\n")
+	f.Add("8:0 rbytes=1 wbytes=2 rios=3 wios=4\n8:16 rbytes=5\n")
+	f.Add("8:0 Read 9223372036854775808\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		for k := range countFiles {
+			var r reading
+			countFiles[k].parse(&r, []byte(text))
+			for n, v := range r.values {
+				if v < 0 {
+					t.Errorf("%s: figure %d is %d", countFiles[k].name, n, v)
+				}
+			}
+		}
+	})
+}

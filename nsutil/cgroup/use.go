@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"bytes"
+	"math"
 	"os"
 	"unsafe"
 
@@ -230,7 +231,7 @@ func sum(text []byte, word string) (total int64, found bool) {
 			end = len(text)
 		}
 		if n, ok := number(text[:end]); matches && ok {
-			total, found = total+n, true
+			total, found = n+min(total, math.MaxInt64-n), true
 		}
 		matches = string(text[:end]) == word && end > 0
 		text = text[min(end+1, len(text)):]
@@ -240,7 +241,7 @@ func sum(text []byte, word string) (total int64, found bool) {
 
 func number(digits []byte) (n int64, ok bool) {
 	for _, c := range digits {
-		if c < '0' || c > '9' {
+		if c < '0' || c > '9' || n > math.MaxInt64/10-1 {
 			return 0, false
 		}
 		n = 10*n + int64(c-'0')

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"slices"
 	"testing"
 
@@ -32,4 +33,24 @@ func FuzzChanges(f *testing.F) {
 	f.Add(inotify(unix.IN_MOVED_TO, "vs8.json"))
 	f.Add(inotify(unix.IN_Q_OVERFLOW, "")[:20])
 	f.Fuzz(func(_ *testing.T, b []byte) { parseChanges(b) })
+}
+
+// An event that is understood is told on as it was.
+func FuzzEvent(f *testing.F) {
+	f.Add([]byte(`{"time":"2026-01-02T03:04:05Z","event":"mended","id":8,"drift":[{"topic":"address","text":"add address"}],"tookSeconds":0.5,"waitSeconds":1}`))
+	f.Add([]byte(`{"event":"failed","port":"bond0","error":"no","waitSeconds":1e300}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var e, again Event
+		if json.Unmarshal(text, &e) != nil {
+			return
+		}
+		_, _ = e.Subject(), e.String()
+		line, err := json.Marshal(e)
+		if err == nil {
+			err = json.Unmarshal(line, &again)
+		}
+		if err != nil || again.String() != e.String() || again.Subject() != e.Subject() {
+			t.Errorf("%s is told as %s, %v", text, line, err)
+		}
+	})
 }

@@ -288,7 +288,11 @@ func exchange(conn *os.File, r request) ([]byte, error) {
 	if err := writeLine(conn, r); err != nil {
 		return nil, err
 	}
-	return bufio.NewReader(conn).ReadBytes('\n')
+	line, err := bufio.NewReader(io.LimitReader(conn, maxAnswer)).ReadBytes('\n')
+	if len(line) == maxAnswer && err != nil {
+		err = errors.New("its answer is longer than 16 MiB")
+	}
+	return line, err
 }
 
 // gone reports whether the error is how a connection tells that the process at

@@ -53,7 +53,7 @@ func (s Socket) port() int {
 // parseListen reads an address to listen on.
 func parseListen(text string) (unix.Sockaddr, error) {
 	wrong := fmt.Errorf("%q is none of 80, 192.0.2.8:80, [2001:db8::8]:80, /run/a.sock and @name", text)
-	if text == "" || strings.ContainsRune(text, 0) {
+	if text == "" || checkText(text) != nil {
 		return nil, wrong
 	}
 	if text[0] == '/' || text[0] == '@' {

@@ -30,9 +30,12 @@ const (
 	opShutdown = "shutdown"
 )
 
-// maxLine bounds a request in bytes. An answer may be longer: it repeats the
-// request that was the latest set.
-const maxLine = 1 << 20
+// maxLine bounds a request in bytes, and maxAnswer an answer, which repeats the latest
+// of some of them.
+const (
+	maxLine   = 1 << 20
+	maxAnswer = 16 << 20
+)
 
 type request struct {
 	Op       string        `json:"op"`

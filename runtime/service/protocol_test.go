@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -132,5 +133,64 @@ func FuzzMountinfo(f *testing.F) {
 				t.Errorf("%q is not in /run", p)
 			}
 		}
+	})
+}
+
+// FuzzAnswer: whatever an init answers, who asked takes it, or says why not.
+func FuzzAnswer(f *testing.F) {
+	f.Add([]byte(`{"report":{"config":{"id":8},"wanted":[{"name":"a","command":["x"]}],"services":[{"name":"a","state":"running","pid":7,"since":"2026-01-02T03:04:05Z"}]},"killed":["a"]}` + "\n"))
+	f.Add([]byte(`{"error":"no"}` + "\n"))
+	f.Add([]byte(`{"report":null`))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		us, them := os.NewFile(uintptr(fds[0]), "us"), os.NewFile(uintptr(fds[1]), "them")
+		var all sync.WaitGroup
+		defer all.Wait()
+		defer us.Close()
+		all.Go(func() {
+			defer them.Close()
+			bufio.NewReader(them).ReadBytes('\n')
+			them.Write(answer)
+		})
+		a, err := roundTrip(t.Context(), us, request{Op: opStatus})
+		if whole := bytes.Contains(answer, []byte("\n")); err == nil && !whole {
+			t.Errorf("%q is an answer", answer)
+		}
+		if err != nil || a.Report == nil {
+			return
+		}
+		a.Report.Config.Same(Config{})
+		Validate(a.Report.Wanted)
+		chain(a.Report.Wanted, func(s Service) time.Duration { return s.Stop.Within() })
+	})
+}
+
+// Whatever the starter writes is a whole configuration, or none.
+func FuzzBoot(f *testing.F) {
+	f.Add(`{"Config":{"id":8,"logDir":"/l"},"Socket":"/s"}`)
+	f.Fuzz(func(_ *testing.T, text string) {
+		if b, err := readBoot(strings.NewReader(text)); err == nil {
+			b.Config.Validate()
+		}
+	})
+}
+
+// What /proc says is understood, or passed over.
+func FuzzProc(f *testing.F) {
+	f.Add("  sl  local_address rem_address   st\n   0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000\n")
+	f.Add("00400000-00401000 r--p 00000000 08:01 12 /x\nAnonymous:             0 kB\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		if listensOn(strings.NewReader(text), 80) && !strings.Contains(text, ":") {
+			t.Error("nobody listens")
+		}
+		for _, m := range unwritten(strings.NewReader(text)) {
+			if m.from > m.to {
+				t.Errorf("%x to %x", m.from, m.to)
+			}
+		}
+		rootOfMount(strings.NewReader(text), 41)
 	})
 }

@@ -109,7 +109,7 @@ func (r Ready) validate(add func(path string, err error)) {
 	}
 	add("ready.tcp", checkPort(r.TCP))
 	add("ready.command", checkCommand(r.Command))
-	if len(r.Output) > 256 || strings.ContainsAny(r.Output, "\x00\n") {
+	if len(r.Output) > 256 || strings.Contains(r.Output, "\n") || checkText(r.Output) != nil {
 		add("ready.output", errors.New("is more than a part of a line: 256 bytes at most"))
 	}
 	add("ready.timeout", r.Timeout.check())
@@ -124,7 +124,7 @@ func checkPort(port int) error {
 
 // checkCommand refuses one that cannot be run; none at all is fine.
 func checkCommand(command []string) error {
-	if len(command) > 0 && command[0] == "" || slices.ContainsFunc(command, func(s string) bool { return strings.ContainsRune(s, 0) }) {
+	if len(command) > 0 && command[0] == "" || slices.ContainsFunc(command, func(s string) bool { return checkText(s) != nil }) {
 		return errors.New("cannot be run")
 	}
 	return nil

@@ -93,7 +93,7 @@ func (r Resources) validate(add func(path string, err error)) {
 }
 
 func (io IORate) validate(add func(field string, err error)) {
-	if !path.IsAbs(io.Path) || strings.ContainsRune(io.Path, 0) {
+	if !path.IsAbs(io.Path) || checkText(io.Path) != nil {
 		add("path", fmt.Errorf("%q is not an absolute path", io.Path))
 	}
 	_, err := parseBytes(io.Read)

@@ -53,7 +53,7 @@ func unwritten(smaps io.Reader) []mapping {
 		switch {
 		case len(fields) > 4 && len(fields[1]) == 4: // address perms offset dev inode path
 			m, file = parseMapping(fields[0]), fields[1][1] == '-' && fields[4] != "0"
-		case len(fields) > 1 && fields[0] == "Anonymous:" && fields[1] == "0" && file:
+		case len(fields) > 1 && fields[0] == "Anonymous:" && fields[1] == "0" && file && m.from < m.to:
 			found = append(found, m)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // A Service is a program that the init of a virtual server keeps running.
@@ -74,9 +75,7 @@ func (s Service) Validate() []Problem {
 		add("command[0]", errors.New("is empty"))
 	}
 	for i, arg := range s.Command {
-		if strings.ContainsRune(arg, 0) {
-			add(fmt.Sprintf("command[%d]", i), errors.New("holds a NUL byte"))
-		}
+		add(fmt.Sprintf("command[%d]", i), checkText(arg))
 	}
 	if int(s.Restart) >= len(restarts) {
 		add("restart", errUnknownRestart(fmt.Sprint(uint8(s.Restart))))
@@ -198,8 +197,8 @@ func isAlnum(r rune) bool {
 
 func checkPrivate(dir string) error {
 	switch {
-	case strings.ContainsRune(dir, 0):
-		return errors.New("holds a NUL byte")
+	case checkText(dir) != nil:
+		return checkText(dir)
 	case !path.IsAbs(dir):
 		return fmt.Errorf("%q is not an absolute path", dir)
 	case path.Clean(dir) != dir:
@@ -208,6 +207,17 @@ func checkPrivate(dir string) error {
 		return errors.New(`"/" cannot be private`)
 	case within(dir, "/proc"), within(dir, "/sys"):
 		return fmt.Errorf("%q is the virtual server's own anyway", dir)
+	}
+	return nil
+}
+
+// checkText refuses what the kernel would cut off, and what JSON would change.
+func checkText(s string) error {
+	switch {
+	case strings.ContainsRune(s, 0):
+		return errors.New("holds a NUL byte")
+	case !utf8.ValidString(s):
+		return fmt.Errorf("%q is not UTF-8", s)
 	}
 	return nil
 }

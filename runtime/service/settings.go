@@ -123,11 +123,11 @@ func (s Settings) validate(add func(path string, err error)) {
 	add("user", checkAccount(s.User))
 	add("group", checkAccount(s.Group))
 	for _, name := range slices.Sorted(maps.Keys(s.Environment)) {
-		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(s.Environment[name], 0) {
+		if name == "" || strings.Contains(name, "=") || checkText(name+s.Environment[name]) != nil {
 			add("environment", fmt.Errorf("%q cannot be in an environment", name))
 		}
 	}
-	if s.Directory != "" && (!path.IsAbs(s.Directory) || strings.ContainsRune(s.Directory, 0)) {
+	if s.Directory != "" && (!path.IsAbs(s.Directory) || checkText(s.Directory) != nil) {
 		add("directory", fmt.Errorf("%q is not an absolute path", s.Directory))
 	}
 	_, err := s.umask()
@@ -147,8 +147,8 @@ func (s Settings) validate(add func(path string, err error)) {
 
 func checkWritable(p string) error {
 	switch {
-	case strings.ContainsRune(p, 0):
-		return errors.New("holds a NUL byte")
+	case checkText(p) != nil:
+		return checkText(p)
 	case !path.IsAbs(p):
 		return fmt.Errorf("%q is not an absolute path", p)
 	case path.Clean(p) != p:
@@ -160,7 +160,7 @@ func checkWritable(p string) error {
 }
 
 func checkAccount(name string) error {
-	if strings.ContainsAny(name, ":\n\x00") || len(name) > 256 {
+	if strings.ContainsAny(name, ":\n") || checkText(name) != nil || len(name) > 256 {
 		return fmt.Errorf("%q cannot be an account's name", name)
 	}
 	return nil

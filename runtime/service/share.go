@@ -34,8 +34,8 @@ func ValidateShare(paths []string) []Problem {
 
 func checkShare(p string) error {
 	switch {
-	case strings.ContainsRune(p, 0):
-		return errors.New("holds a NUL byte")
+	case checkText(p) != nil:
+		return checkText(p)
 	case !path.IsAbs(p):
 		return fmt.Errorf("%q is not an absolute path", p)
 	case path.Clean(p) != p:

@@ -103,7 +103,7 @@ func (v Volume) validate() []Problem {
 }
 
 func checkDevice(p string) error {
-	if !path.IsAbs(p) || path.Clean(p) != p || strings.ContainsRune(p, 0) {
+	if !path.IsAbs(p) || path.Clean(p) != p || checkText(p) != nil {
 		return fmt.Errorf("%q is not a clean absolute path", p)
 	}
 	return nil

@@ -156,3 +156,15 @@ func TestWarnsOfCertificate(t *testing.T) {
 		}
 	}
 }
+
+// Certificates that are taken are all that are there.
+func FuzzParseCertificates(f *testing.F) {
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"))
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----BEGIN X-----\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		all, err := parseCertificates(text)
+		if (err == nil) != (len(all) > 0) {
+			t.Errorf("%d certificates, %v", len(all), err)
+		}
+	})
+}

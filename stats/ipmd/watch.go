@@ -123,7 +123,10 @@ func (w *pathWatch) concerned(events []byte) bool {
 	for len(events) >= unix.SizeofInotifyEvent {
 		wd := int32(binary.NativeEndian.Uint32(events))
 		mask := binary.NativeEndian.Uint32(events[4:])
-		end := unix.SizeofInotifyEvent + binary.NativeEndian.Uint32(events[12:])
+		end := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(events[12:]))
+		if end > len(events) { // not the kernel's way
+			return true
+		}
 		name, _, _ := bytes.Cut(events[unix.SizeofInotifyEvent:end], []byte{0})
 		if w.looked[wd][string(name)] || mask&unix.IN_Q_OVERFLOW != 0 {
 			return true

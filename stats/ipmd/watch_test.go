@@ -83,3 +83,14 @@ func TestWatchPaths(t *testing.T) {
 		}
 	}
 }
+
+// Whatever is read from inotify, no name is taken from beyond it.
+func FuzzConcerned(f *testing.F) {
+	event := append([]byte{1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0}, "crt\x00"...)
+	f.Add(event)
+	f.Add(event[:18])
+	f.Fuzz(func(_ *testing.T, events []byte) {
+		w := &pathWatch{looked: map[int32]map[string]bool{1: {"crt": true}}}
+		w.concerned(events)
+	})
+}

@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"bytes"
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -38,4 +40,43 @@ func TestSinceStays(t *testing.T) {
 	a.tidy([]string{"eth0"})
 	a.seen(at(25, "y"))
 	check("in another life", a.own())
+}
+
+// Whatever a file holds, it is refused, or counted on from, and written as it was read.
+func FuzzAccount(f *testing.F) {
+	begin := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	a := newAccount(reading{Phase: open, Time: begin, Life: "x", Links: []link{{Interface: stats.Interface{Name: "eth0"}}}})
+	a.Token = "t"
+	f.Add(seal(a))
+	f.Add(seal(readings{8: {Token: "t", Last: a.Last}}))
+	f.Add(seal(map[string]statement{"id": a.statement(a.own())}))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if json.Valid(text) && bytes.HasPrefix(text, []byte("{\"id\"")) { // what fits its checksum
+			text = seal(json.RawMessage(text))
+		}
+		var a account
+		if unseal(text, &a) == nil {
+			var again account
+			if err := unseal(seal(&a), &again); err != nil || !bytes.Equal(seal(&a), seal(&again)) {
+				t.Errorf("%s\nis read as\n%s, %v", seal(&a), seal(&again), err)
+			}
+			now := reading{Phase: open, Time: begin, Life: "y", Links: []link{{Interface: stats.Interface{Name: "eth0"}}}}
+			c := a.clone()
+			for _, change := range []func(reading){c.seen, c.toOpen, func(r reading) { c.toClose(r, "eth0") }, c.toOpen} {
+				change(now)
+				c.tidy([]string{"eth0", "eth1"})
+				c.told(&now)
+			}
+		}
+		var all readings
+		if unseal(text, &all) == nil {
+			all.current(8, &a)
+		}
+		var moved map[string]statement
+		if unseal(text, &moved) == nil {
+			for _, s := range moved {
+				s.after(statement{}.plus(s))
+			}
+		}
+	})
 }

@@ -42,13 +42,14 @@ func decode(t testing.TB, body []byte) (list []received) {
 	}
 	for _, series := range fields(t, plain)[1] {
 		var r received
-		var parts []string
+		var names, parts []string
 		for _, l := range fields(t, series.bytes)[1] {
 			f := fields(t, l.bytes)
+			names = append(names, string(f[1][0].bytes))
 			parts = append(parts, fmt.Sprintf("%s=%q", f[1][0].bytes, f[2][0].bytes))
 		}
-		if !slices.IsSorted(parts) {
-			t.Errorf("labels are not sorted: %q", parts)
+		if !slices.IsSorted(names) {
+			t.Errorf("labels are not sorted: %q", names)
 		}
 		r.labels = strings.Join(parts, " ")
 		f := fields(t, fields(t, series.bytes)[2][0].bytes)
@@ -386,4 +387,38 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%+v: %q, want %q", c, got, want)
 		}
 	}
+}
+
+// Whatever is written, in whatever pieces, is refused, or is in the requests as it was.
+func FuzzRequests(f *testing.F) {
+	f.Add("a{vs=\"8\",name=\"x\\\"\\n\\\\\"} 1.5\n# HELP a b\n\nb 2\n", 3)
+	f.Add("a{__name__=\"b\",job=\"own\",} NaN\n", 1)
+	f.Fuzz(func(t *testing.T, text string, size int) {
+		at := time.UnixMilli(1234567890123)
+		w := newRequestWriter(labelled("job", "vsrun"), at)
+		for part := range slices.Chunk([]byte(text), max(1, size)) {
+			if _, err := w.Write(part); err != nil {
+				return
+			}
+		}
+		b := w.finish()
+		lines := 0
+		for line := range strings.Lines(text) {
+			if strings.HasSuffix(line, "\n") && line != "\n" && line[0] != '#' {
+				lines++
+			}
+		}
+		var got []received
+		for _, r := range b.requests {
+			got = append(got, decode(t, r)...)
+		}
+		if len(got) != lines || b.series != lines {
+			t.Errorf("%q: %d series, said to be %d, of %d lines", text, len(got), b.series, lines)
+		}
+		for _, r := range got {
+			if r.millis != at.UnixMilli() || !strings.Contains(r.labels, "__name__=") || !strings.Contains(r.labels, "job=") {
+				t.Errorf("%q: %+v", text, r)
+			}
+		}
+	})
 }

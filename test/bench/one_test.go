@@ -73,10 +73,15 @@ func (b *bench) one(t *testing.T, others int) {
 func (b *bench) library(t *testing.T) maker {
 	vs := server(lone)
 	return maker{
-		make: func() time.Duration { return timed(func() { must(t, b.runtime.Create(t.Context(), vs)) }) },
+		make: func() time.Duration {
+			return timed(func() {
+				_, err := b.runtime.Create(t.Context(), vs)
+				must(t, err)
+			})
+		},
 		remove: func() time.Duration {
 			return timed(func() {
-				_, err := b.runtime.Destroy(t.Context(), lone, runtime.OwnTimeout)
+				_, _, err := b.runtime.Destroy(t.Context(), lone, runtime.OwnTimeout)
 				must(t, err)
 			})
 		},

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -221,46 +220,5 @@ func TestCreateAndDestroy200Times(t *testing.T) {
 	}
 	if failures > 0 || left != "" {
 		t.Errorf("%d failures, and it leaves\n%s", failures, left)
-	}
-}
-
-func TestFiftyAtOnce(t *testing.T) {
-	s := newSite(t)
-	const count = 50
-	var documents strings.Builder
-	for k := range count {
-		fmt.Fprintf(&documents, "---\nid: %d\ndisabled: true\ninterfaces: [{name: eth0, port: eth1, addresses: [198.51.100.%[1]d/24, '2001:db8:2::%[1]d/64']}]\n", k+1)
-	}
-	if r := s.VsrunIn(documents.String(), "apply", "-f", "-"); r.Code != 0 {
-		t.Fatal(r)
-	}
-	began := time.Now()
-	results := make([]lab.Result, count)
-	var all sync.WaitGroup
-	for k := range count {
-		all.Go(func() { results[k] = s.Vsrun("enable", fmt.Sprint(k+1)) })
-	}
-	all.Wait()
-	enabled := time.Since(began)
-	for _, r := range results {
-		if r.Code != 0 {
-			t.Error(r)
-		}
-	}
-	s.client.Run(t, "ip", "address", "add", "198.51.100.100/24", "dev", "eth0")
-	for _, k := range []int{1, 25, 50} {
-		if err := reach(s.client, fmt.Sprintf("198.51.100.%d", k)); err != nil {
-			t.Error(err)
-		}
-	}
-	if got := strings.Count(s.MustVsrun(t, "ls"), " enabled "); got != count {
-		t.Errorf("%d of %d are enabled:\n%s", got, count, s.MustVsrun(t, "ls"))
-	}
-	began = time.Now()
-	s.MustVsrun(t, "destroy", "--all")
-	t.Logf("%d enabled at once, with probes, by as many vsruns: %v; destroy --all: %v", count,
-		enabled.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
-	if leaks := s.Leaks(); leaks != "" {
-		t.Errorf("destroyed, they leave\n%s", leaks)
 	}
 }

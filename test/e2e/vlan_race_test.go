@@ -56,6 +56,15 @@ func vlanAtOnce(t *testing.T, s *vlanSite) {
 	s.mustHave(t, "all gone")
 }
 
+// Fifty do what they like at once, and the device is there as long as anybody needs it.
+func vlanFifty(t *testing.T, s *vlanSite) {
+	c := &crowd{site: s.site, on: "--port eth0 --vlan 10", field: "port: eth0, vlan: 10", servers: 8}
+	c.run(t, 50, 1)
+	c.check(t)
+	s.vsrun(t, "destroy --all")
+	s.mustHave(t, "all gone")
+}
+
 // The last one leaves while the first one comes, over and over.
 func vlanComeAndGo(t *testing.T, s *vlanSite) {
 	const rounds = 15 // of each

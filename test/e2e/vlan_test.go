@@ -63,6 +63,7 @@ func TestVLAN(t *testing.T) {
 		{"names", vlanNames},
 		{"follows port", vlanFollowsPort},
 		{"at once", vlanAtOnce},
+		{"fifty", vlanFifty},
 		{"come and go", vlanComeAndGo},
 		{"killed", vlanKilled},
 	} {

@@ -52,3 +52,14 @@ func TestLinesStayInTheirRow(t *testing.T) {
 		}
 	}
 }
+
+// Every byte that is typed is taken once.
+func FuzzParseKey(f *testing.F) {
+	f.Add([]byte("q/ä\x1b[1;5C\x1b[200~\xff"), true)
+	f.Add([]byte("\x1b["), false)
+	f.Fuzz(func(t *testing.T, b []byte, all bool) {
+		if _, n := parseKey(b, all); n < 0 || n > len(b) || all && n == 0 && len(b) > 0 {
+			t.Errorf("%q, %v: %d bytes", b, all, n)
+		}
+	})
+}
