@@ -216,7 +216,7 @@ func TestJoin(t *testing.T) {
 		t.Errorf("got %v, want fn's error", err)
 	}
 	// The threads that joined end, some time after fn.
-	for end := time.Now().Add(5 * time.Second); len(strayThreads(t)) > 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); len(strayThreads(t)) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal(strayThreads(t))
 		}

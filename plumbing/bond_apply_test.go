@@ -303,7 +303,7 @@ func TestIdleBondIsTakenOver(t *testing.T) {
 // awaitClean also waits for the link-local addresses that come with the carrier.
 func awaitClean(t *testing.T, host *lab.Host, clean lab.Snapshot) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		diff := clean.Diff(host.Snapshot())
 		if diff == "" {
 			return

@@ -65,7 +65,7 @@ func findsHolder(t *testing.T, _ *lab.Host, client *lab.Client) {
 			t.Error(err)
 		}
 		for _, a := range []string{"192.0.2.8", "192.0.2.9", "2001:db8::8", "2001:db8::9"} {
-			if got := heard.Await(probeCount, time.Second, lab.Probes(a), lab.From(mac8.String())); len(got) != probeCount {
+			if got := heard.Await(probeCount, 10*time.Second, lab.Probes(a), lab.From(mac8.String())); len(got) != probeCount {
 				t.Errorf("%s was asked for %d times, want %d: %v", a, len(got), probeCount, got)
 			}
 		}
@@ -87,7 +87,7 @@ func ignoresAskers(t *testing.T, _ *lab.Host, client *lab.Client) {
 		done := make(chan error)
 		go func() { done <- asking(mac8, tt.addr).apply(t.Context(), h) }()
 		// It listens by now.
-		if len(heard.Await(1, time.Second, lab.Probes(tt.addr))) == 0 {
+		if len(heard.Await(1, 10*time.Second, lab.Probes(tt.addr))) == 0 {
 			t.Errorf("%s is not asked for", tt.addr)
 		}
 		sendFrame(t, client, tt.frame)
@@ -185,7 +185,7 @@ func announces(t *testing.T, _ *lab.Host, client *lab.Client) {
 	})
 	announced := func(words ...string) {
 		for _, a := range words {
-			if got := heard.Await(announceCount, 3*time.Second, lab.Announces(a), lab.From(mac8.String())); len(got) < announceCount {
+			if got := heard.Await(announceCount, 10*time.Second, lab.Announces(a), lab.From(mac8.String())); len(got) < announceCount {
 				t.Errorf("%s was announced %d times, want %d: %v", a, len(got), announceCount, heard.Frames())
 			}
 		}

@@ -85,7 +85,7 @@ func awaitWaiters(t *testing.T, s *Store, n int) {
 		t.Fatal(err)
 	}
 	inode := fmt.Sprintf(":%d ", fi.Sys().(*syscall.Stat_t).Ino)
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		locks, err := os.ReadFile("/proc/locks")
 		if err != nil {
 			t.Fatal(err)
@@ -147,7 +147,7 @@ func TestLockIsWaitedFor(t *testing.T) {
 // awaitDescriptors returns when a file is open n times in this process.
 func awaitDescriptors(t *testing.T, path string, n int) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		links, err := filepath.Glob("/proc/self/fd/*")
 		if err != nil {
 			t.Fatal(err)

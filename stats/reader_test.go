@@ -211,7 +211,7 @@ func TestReaderWhileNamesComeAndGo(t *testing.T) {
 	close(stop)
 	readers.Wait()
 	none := publish(t, h, 9)
-	for end := time.Now().Add(5 * time.Second); openCounters(t, none) > 1; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); openCounters(t, none) > 1; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d descriptors are open", openCounters(t, none))
 		}

@@ -96,7 +96,7 @@ func about(subject, event string) func(agent.Event) bool {
 func (d *daemon) whole(t *testing.T) {
 	t.Helper()
 	var r lab.Result
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
 		if r = d.Vsrun("diff"); r.Code == 0 && r.Stdout == "" {
 			return
 		}

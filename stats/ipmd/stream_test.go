@@ -32,7 +32,7 @@ func kept(t *testing.T) *Server {
 	s.Reader = new(stats.Reader)
 	t.Cleanup(func() { s.Reader.Close() })
 	get(s, "/stats", nil)
-	for end := time.Now().Add(5 * time.Second); ; {
+	for end := time.Now().Add(10 * time.Second); ; {
 		before := get(s, "/stats?maxAge=0", nil).Header().Get(cursorHeader)
 		time.Sleep(100 * time.Millisecond)
 		if after := get(s, "/stats?maxAge=0", nil).Header().Get(cursorHeader); after == before {

@@ -159,7 +159,7 @@ func checkLoad(t *testing.T, s *site, ip *ipVersion, l load, alike bool) {
 		l.move(t, s, ip.address)
 		var server, client figures
 		var err error
-		for end := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) { // the last ACK may be on its way
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) { // the last ACK may be on its way
 			server, client = serverFigures(t, s.Host).since(server0), clientFigures(t, s.client).since(client0)
 			if err = compare(ip, l, alike, server, client); err == nil {
 				return

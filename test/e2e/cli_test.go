@@ -214,7 +214,7 @@ func TestInterruptWhileProbing(t *testing.T) {
 	before := h.Snapshot()
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		p := h.Start(t, filepath.Join(lab.Programs(t), "vsrun"), "create", "8", "--port", "eth1", "--address", "192.0.2.8/24")
-		if len(wire.Await(1, 5*time.Second, lab.Probes("192.0.2.8"))) == 0 {
+		if len(wire.Await(1, 10*time.Second, lab.Probes("192.0.2.8"))) == 0 {
 			t.Fatal("nobody has been asked for the address")
 		}
 		began := time.Now()

@@ -83,7 +83,7 @@ func TestEscapes(t *testing.T) {
 			}
 		})
 	}
-	if frames := capture.Await(1, 5*time.Second, spoofed); len(frames) == 0 {
+	if frames := capture.Await(1, 10*time.Second, spoofed); len(frames) == 0 {
 		t.Error("without the filter nothing is sent from another address: does this test see it?")
 	}
 	for _, id := range []string{"8", "9"} {

@@ -215,7 +215,7 @@ func (m *matrix) again(t *testing.T, what string, patient bool) {
 	if r := m.Vsrun("gc"); r.Code != 0 || r.Stdout != "nothing to remove\n" || r.Stderr != "" {
 		t.Errorf("%sthen: %v", what, r)
 	}
-	for end := time.Now().Add(3 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		r, d := m.Vsrun("diff"), differing(m.after, m.state(t))
 		if r.Code == 0 && d == "" {
 			break

@@ -295,7 +295,7 @@ func (m asked) holds(t *rapid.T, s *site) {
 func (vs *askedServer) holds(s *site, id int) error {
 	var got shown
 	var err error
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		r := s.Vsrun("show", fmt.Sprint(id), "-o", "json")
 		if r.Code != 0 {
 			return errors.New(r.String())

@@ -173,7 +173,7 @@ func mustAnnounce(t *testing.T, wire *lab.Capture, since time.Time, all []announ
 	fewest := 1000
 	for _, a := range all {
 		after := func(f lab.Frame) bool { return f.Time.After(since) && f.VLAN == a.vlan }
-		got := wire.Await(1, 5*time.Second, lab.Announces(a.addr), lab.From(a.mac), after)
+		got := wire.Await(1, 10*time.Second, lab.Announces(a.addr), lab.From(a.mac), after)
 		if len(got) == 0 {
 			t.Errorf("%s on vlan %d is not announced after the failover", a.addr, a.vlan)
 		}

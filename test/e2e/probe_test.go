@@ -62,7 +62,7 @@ func TestProbesThenAnnounces(t *testing.T) {
 	s.MustVsrun(t, "create", "8", "--port", "eth1", "--address", "192.0.2.8/24", "--address", "2001:db8::8/64", "--address", "192.0.2.18/24")
 	mac := s.mac(t, "vs8", "eth0")
 	for _, addr := range []string{"192.0.2.8", "192.0.2.18", "2001:db8::8"} {
-		if got := wire.Await(3, 3*time.Second, lab.Announces(addr)); len(got) != 3 {
+		if got := wire.Await(3, 10*time.Second, lab.Announces(addr)); len(got) != 3 {
 			t.Errorf("%s is announced %d times, want 3: %v", addr, len(got), got)
 		}
 	}
@@ -126,7 +126,7 @@ func TestNoProbe(t *testing.T) {
 	holder := s.seg.Client("holder", "192.0.2.8/24")
 	wire := s.client.Capture(t)
 	s.MustVsrun(t, "create", "8", "--no-probe", "--port", "eth1", "--address", "192.0.2.8/24", "--address", "2001:db8::8/64")
-	wire.Await(3, 3*time.Second, lab.Announces("2001:db8::8"))
+	wire.Await(3, 10*time.Second, lab.Announces("2001:db8::8"))
 	if got := wire.Frames(lab.Probes("192.0.2.8")); len(got) != 0 {
 		t.Errorf("told not to probe, it sent %v", got)
 	}

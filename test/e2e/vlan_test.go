@@ -103,7 +103,7 @@ func (s *vlanSite) refused(t *testing.T, line, words string) {
 // there are none at all.
 func tagged(t *testing.T, wire *lab.Capture, mac, tags string) {
 	t.Helper()
-	all := wire.Frames(lab.From(mac))
+	all := wire.Await(1, 10*time.Second, lab.From(mac))
 	wrong := slices.DeleteFunc(slices.Clone(all), func(f lab.Frame) bool { return f.Tags() == tags })
 	if len(wrong) > 0 || len(all) == 0 {
 		t.Errorf("%d of %d frames from %s are not tagged %q: %v", len(wrong), len(all), mac, tags, wrong)
@@ -231,7 +231,7 @@ func vlanApart(t *testing.T, s *vlanSite) {
 		own := func(f lab.Frame) bool {
 			return f.EtherType == experimental && bytes.HasPrefix(f.Payload, []byte("right"))
 		}
-		got := seen.Await(len(right), 5*time.Second, own)
+		got := seen.Await(len(right), 10*time.Second, own)
 		if len(got) != len(right) {
 			t.Errorf("%s: it sees %d of %d frames of its own VLAN", c.where, len(got), len(right))
 		}

@@ -153,7 +153,7 @@ func TestTwoInterfacesOnOneSubnet(t *testing.T) {
 				f.EtherType == unix.ETH_P_IPV6 && len(p) > 64 && p[6] == unix.IPPROTO_ICMPV6 && p[40] == 136 &&
 					netip.AddrFrom16([16]byte(p[48:64])).String() == c.addr
 		}
-		if got := wire.Await(1, 5*time.Second, tells, lab.From(s.mac(t, "vs8", c.dev)), not(lab.Announces(c.addr))); len(got) == 0 {
+		if got := wire.Await(1, 10*time.Second, tells, lab.From(s.mac(t, "vs8", c.dev)), not(lab.Announces(c.addr))); len(got) == 0 {
 			t.Errorf("%s does not answer for %s", c.dev, c.addr)
 		}
 		if got := wire.Frames(tells, lab.From(s.mac(t, "vs8", c.other))); len(got) != 0 {

@@ -79,7 +79,7 @@ func look(ns string) (view, error) {
 
 // lookAt waits until duplicate address detection is over.
 func lookAt(ns, family string) (familyView, error) {
-	for end := time.Now().Add(3 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		lists, err := showAll(ns, family, "addr show", "route show table all", "rule show",
 			"neigh show nud permanent", "neigh show proxy")
 		if err != nil {

@@ -146,7 +146,7 @@ func TestCapture(t *testing.T) {
 		{"duplicate address detection", lab.Probes("2001:db8::9")},
 	} {
 		for _, at := range []*lab.Capture{atClient, atPort} {
-			if got := at.Await(1, 3*time.Second, kind.holds, lab.From(vs8MAC)); len(got) != 1 {
+			if got := at.Await(1, 10*time.Second, kind.holds, lab.From(vs8MAC)); len(got) != 1 {
 				t.Errorf("%s: %d frames, want 1: %v\nof %v", kind.name, len(got), got, at.Frames())
 			}
 		}
@@ -166,7 +166,7 @@ func TestCaptureOfTags(t *testing.T) {
 	got := b.Capture(t)
 	frame := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x81, 0x00, 0x00, 0x0a, 0x88, 0xb5, 'h', 'i'}
 	send(t, a, append(frame, make([]byte, 44)...))
-	frames := got.Await(1, 3*time.Second, lab.From("02:00:00:00:00:01"))
+	frames := got.Await(1, 10*time.Second, lab.From("02:00:00:00:00:01"))
 	if len(frames) != 1 || frames[0].VLAN != 10 || frames[0].EtherType != 0x88b5 || string(frames[0].Payload[:2]) != "hi" {
 		t.Errorf("got %v, want one frame in VLAN 10", frames)
 	}

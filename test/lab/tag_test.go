@@ -28,7 +28,7 @@ func TestTags(t *testing.T) {
 		frames = append(frames, lab.Tagged([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, src, 0x88b5, append([]byte(text+"|"), make([]byte, 46)...), tags...))
 	}
 	clients[0].Send(t, frames...)
-	got := seen.Await(len(cases), 3*time.Second, lab.From("02:00:00:00:00:01"))
+	got := seen.Await(len(cases), 10*time.Second, lab.From("02:00:00:00:00:01"))
 	if len(got) != len(cases) {
 		t.Errorf("%d of %d frames came: %v", len(got), len(cases), got)
 	}

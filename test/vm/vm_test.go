@@ -260,7 +260,7 @@ func TestDiesWithItsRunner(t *testing.T) {
 	}
 	cmd.Process.Kill()
 	cmd.Wait()
-	for end := time.Now().Add(5 * time.Second); alive(qemu); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); alive(qemu); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("QEMU, process %d, is alive 5 seconds after its runner", qemu)
 		}
