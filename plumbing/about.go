@@ -29,7 +29,7 @@ func About(s Step) Topic {
 		return OfAddress
 	case setRoute, delRoute:
 		return OfRoute
-	case addRule, delRule:
+	case addRule, delRule, restoreRule:
 		return OfRule
 	case setSysctls:
 		return OfSysctl

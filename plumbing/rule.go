@@ -191,7 +191,7 @@ func (r Rule) String() string {
 	return b.String()
 }
 
-func (r Rule) command(p Place, verb string) string {
+func (r Rule) command(p Place, verb, protocol string) string {
 	tool := p.in("ip")
 	if r.IPv6 {
 		tool += " -6"
@@ -199,11 +199,11 @@ func (r Rule) command(p Place, verb string) string {
 	if r.IIF != "" {
 		r.IIF = quote(r.IIF)
 	}
-	return fmt.Sprintf("%s rule %s %s protocol %d", tool, verb, r, routeProtocol)
+	return fmt.Sprintf("%s rule %s %s protocol %s", tool, verb, r, protocol)
 }
 
 // rule is a request about a rule (struct fib_rule_hdr).
-func rule(kind, flags uint16, r Rule) message {
+func rule(kind, flags uint16, r Rule, protocol byte) message {
 	body := make([]byte, unix.SizeofRtMsg)
 	body[0], body[7] = unix.AF_INET, unix.FR_ACT_TO_TBL
 	if r.IPv6 {
@@ -226,7 +226,7 @@ func rule(kind, flags uint16, r Rule) message {
 	if r.Realm != 0 {
 		m.putUint32(unix.FRA_FLOW, uint32(r.Realm))
 	}
-	m.put(unix.FRA_PROTOCOL, []byte{routeProtocol})
+	m.put(unix.FRA_PROTOCOL, []byte{protocol})
 	return m
 }
 
@@ -262,19 +262,37 @@ func decodeRule(b []byte) (r Rule, ours bool) {
 	return r, ours
 }
 
-// observeRules reads the rules of ours, of both families at once.
+// observeRules reads the rules of ours, of both families at once, and which of the kernel's
+// own are missing.
 func (s *State) observeRules(inside *netlinkSocket) error {
-	return inside.all(dump(unix.RTM_GETRULE, unix.AF_UNSPEC), func(b []byte) {
-		if r, ours := decodeRule(b); ours {
+	var seen []Rule
+	families := map[bool]bool{}
+	err := inside.all(dump(unix.RTM_GETRULE, unix.AF_UNSPEC), func(b []byte) {
+		r, ours := decodeRule(b)
+		if ours {
 			s.Rules = append(s.Rules, r)
 		}
+		if len(b) < unix.SizeofRtMsg || b[0] != unix.AF_INET && b[0] != unix.AF_INET6 {
+			return
+		}
+		families[r.IPv6] = true
+		for _, own := range kernelRules {
+			if r.isKernelRule(own, b) {
+				seen = append(seen, own)
+			}
+		}
 	})
+	s.LostRules = lostRules(seen, families)
+	return err
 }
 
 // rules adds those that are missing, and then deletes those that are not wanted: what is
 // under way is answered by one or the other. But the kernel has no two rules that differ in
 // the realm alone (rule_exists).
 func (d *differ) rules() {
+	for _, r := range d.have.LostRules {
+		d.add(restoreRule{r})
+	}
 	want := d.want.allRules()
 	var stale []Rule
 	for _, r := range d.have.Rules {

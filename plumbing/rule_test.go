@@ -74,7 +74,7 @@ func TestRules(t *testing.T) {
 			if got := (addRule{tt.rule}).Command(vs8); got != tt.command {
 				t.Errorf("the line is\n%s, want\n%s", got, tt.command)
 			}
-			got, ours := decodeRule(rule(unix.RTM_NEWRULE, 0, tt.rule).body)
+			got, ours := decodeRule(rule(unix.RTM_NEWRULE, 0, tt.rule, routeProtocol).body)
 			if !ours || got != tt.rule {
 				t.Errorf("ours %v, read as %s", ours, got)
 			}
@@ -87,7 +87,7 @@ func TestRules(t *testing.T) {
 
 func FuzzRule(f *testing.F) {
 	for _, tt := range ruleCases {
-		f.Add(rule(unix.RTM_NEWRULE, 0, tt.rule).body)
+		f.Add(rule(unix.RTM_NEWRULE, 0, tt.rule, routeProtocol).body)
 	}
 	f.Add([]byte{2, 33, 129})
 	f.Fuzz(func(t *testing.T, b []byte) {

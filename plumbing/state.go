@@ -18,6 +18,7 @@ type State struct {
 	Addresses []Address        // the permanent ones, on our links
 	Routes    []Route          // those with our protocol
 	Rules     []Rule           // likewise
+	LostRules []Rule           // the kernel's own that somebody has deleted
 	Sysctls   map[string]string
 	Features  Features
 }

@@ -3,6 +3,7 @@ package plumbing
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,11 +12,11 @@ import (
 type addRule struct{ Rule }
 
 func (s addRule) String() string         { return "add rule " + s.Rule.String() }
-func (s addRule) Command(p Place) string { return s.Rule.command(p, "add") }
+func (s addRule) Command(p Place) string { return s.Rule.command(p, "add", fmt.Sprint(routeProtocol)) }
 func (s addRule) undo() Step             { return delRule(s) }
 
 func (s addRule) message(*Handle) (message, error) {
-	return rule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, s.Rule), nil
+	return rule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, s.Rule, routeProtocol), nil
 }
 
 func (s addRule) apply(_ context.Context, h *Handle) error { return send(s, h) }
@@ -31,9 +32,9 @@ func (s addRule) explain(err error) error {
 type delRule addRule
 
 func (s delRule) String() string         { return "delete rule " + s.Rule.String() }
-func (s delRule) Command(p Place) string { return s.Rule.command(p, "delete") }
+func (s delRule) Command(p Place) string { return s.Rule.command(p, "delete", fmt.Sprint(routeProtocol)) }
 func (s delRule) undo() Step             { return addRule(s) }
 
 func (s delRule) apply(_ context.Context, h *Handle) error {
-	return unlessGone(h.inside.one(rule(unix.RTM_DELRULE, 0, s.Rule)))
+	return unlessGone(h.inside.one(rule(unix.RTM_DELRULE, 0, s.Rule, routeProtocol)))
 }

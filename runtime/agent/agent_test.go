@@ -151,8 +151,9 @@ func TestForeign(t *testing.T) {
 	d := startVSD(t, s.Host)
 	d.whole(t)
 	ip("link add link eth1 name mv0 netns vs9 type macvlan", "-n vs9 link set dev mv0 up", "-n vs9 address add 192.0.2.66/24 dev eth0",
-		"-n vs9 route add 203.0.113.0/24 dev eth0", "-n vs9 rule add pref 100 table 100 protocol static")(t, s)
-	foreign := []string{"link mv0", "address 192.0.2.66/24 on eth0", "route 203.0.113.0/24 dev eth0", "IPv4 rule 100"}
+		"-n vs9 route add 203.0.113.0/24 dev eth0", "-n vs9 rule add pref 100 table 100 protocol static",
+		"-n vs9 rule add pref 101 table local protocol static", "-n vs9 rule delete pref 0")(t, s)
+	foreign := []string{"link mv0", "address 192.0.2.66/24 on eth0", "route 203.0.113.0/24 dev eth0", "IPv4 rule 100", "IPv4 rule 101"}
 	ip("-n vs9 link set dev eth0 mtu 1400")(t, s)
 	d.await(t, "of something else", about("vs9", agent.Mended))
 	if r := s.Vsrun("diff", "9"); r.Code != 0 || r.Stdout != "vs9: foreign "+strings.Join(foreign, "\nvs9: foreign ")+"\n" {
