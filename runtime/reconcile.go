@@ -108,11 +108,17 @@ func (r *Runtime) releaseVLANs(ctx context.Context, h *plumbing.Handle) error {
 }
 
 func (r *Runtime) plan(h *plumbing.Handle, vs VirtualServer) (plumbing.Plan, error) {
+	return r.planAfter(nil, h, vs)
+}
+
+// planAfter is plan when another plan has been carried out, which only takes away.
+func (r *Runtime) planAfter(first plumbing.Plan, h *plumbing.Handle, vs VirtualServer) (plumbing.Plan, error) {
 	want := r.network(vs)
 	have, err := h.Observe(want)
 	if err != nil {
 		return nil, err
 	}
+	have = have.After(first)
 	plan, err := plumbing.Diff(r.place(vs.ID), want, have)
 	if r.NoProbe {
 		plan = plan.WithoutProbe()
@@ -123,7 +129,13 @@ func (r *Runtime) plan(h *plumbing.Handle, vs VirtualServer) (plumbing.Plan, err
 // Plan is what would be done to make the kernel match vs, without doing it, to be
 // shown. It refuses what claiming the addresses would.
 func (r *Runtime) Plan(vs VirtualServer) (plumbing.Plan, error) {
-	if err := errors.Join(vs.checkHost(), r.checkShare(vs), r.Store.free(vs, r.MachineID)); err != nil {
+	return r.planned(vs, r.Store.free(vs, r.MachineID), nil)
+}
+
+// planned is Plan for one that first becomes another, if any; taken says who has what it
+// wants.
+func (r *Runtime) planned(vs VirtualServer, taken error, first *VirtualServer) (plumbing.Plan, error) {
+	if err := errors.Join(vs.checkHost(), r.checkShare(vs), taken); err != nil {
 		return nil, err
 	}
 	h, err := r.open(vs.ID)
@@ -138,7 +150,14 @@ func (r *Runtime) Plan(vs VirtualServer) (plumbing.Plan, error) {
 	plan, want := plumbing.Removal(have), plumbing.Network{}
 	if !vs.Disabled {
 		want = r.network(vs)
-		if plan, err = r.plan(h, vs); err != nil {
+		var given plumbing.Plan
+		if first != nil {
+			given, err = r.plan(h, *first)
+		}
+		if err == nil {
+			plan, err = r.planAfter(given, h, vs)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

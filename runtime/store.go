@@ -189,7 +189,12 @@ func (s *Store) free(vs VirtualServer, machineID string) error {
 	if err != nil {
 		return err
 	}
-	for _, other := range list {
+	return free(vs, list, machineID)
+}
+
+// free is the same among others.
+func free(vs VirtualServer, others []VirtualServer, machineID string) error {
+	for _, other := range others {
 		if other.ID == vs.ID {
 			continue
 		}

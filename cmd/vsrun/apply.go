@@ -23,7 +23,10 @@ func (a *app) applyCommand() *cobra.Command {
 		SuggestFor: []string{"edit", "update"},
 		Long: `Make ports and virtual servers what documents say: those that are not there are
 created, those that differ changed, the others left alone. A document is one
-virtual server (vsrun create --help) or a list of ports (vsrun port --help).`,
+virtual server (vsrun create --help) or a list of ports (vsrun port --help).
+
+Virtual servers that are applied together may take from each other, or swap, what only one
+can have: addresses, MACs, names. Its holders give it up before anybody takes it.`,
 		Args: arguments(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if file == "" {
@@ -54,8 +57,15 @@ func (a *app) apply(c *cobra.Command, r *runtime.Runtime, docs runtime.Documents
 	for _, bond := range docs.Ports {
 		errs = append(errs, a.applyPort(c, r, bond, dryRun))
 	}
+	room, err := r.Room(docs.Servers)
+	if err == nil {
+		err = a.makeRoom(c, r, room, dryRun)
+	}
+	if err != nil {
+		return errors.Join(append(errs, fmt.Errorf("cannot apply: %w", err))...)
+	}
 	for _, vs := range docs.Servers {
-		errs = append(errs, a.applyServer(c, r, vs, dryRun))
+		errs = append(errs, a.applyServer(c, r, room, vs, dryRun))
 	}
 	if err := errors.Join(errs...); err != nil || !prune {
 		return err // what could not be applied may be why something else is kept
@@ -75,11 +85,23 @@ func (a *app) applyPort(c *cobra.Command, r *runtime.Runtime, bond plumbing.Bond
 	return nil
 }
 
-func (a *app) applyServer(c *cobra.Command, r *runtime.Runtime, vs runtime.VirtualServer, dryRun bool) error {
-	if dryRun {
-		return a.dryRun(r, vs, r.Plan)
+// makeRoom has virtual servers give up what others are to have.
+func (a *app) makeRoom(c *cobra.Command, r *runtime.Runtime, room *runtime.Room, dryRun bool) error {
+	if !dryRun {
+		return room.GiveUp(c.Context())
 	}
-	did, err := r.Apply(c.Context(), vs)
+	var errs []error
+	for _, vs := range room.Givers() {
+		errs = append(errs, a.dryRun(r, vs, r.Plan))
+	}
+	return errors.Join(errs...)
+}
+
+func (a *app) applyServer(c *cobra.Command, r *runtime.Runtime, room *runtime.Room, vs runtime.VirtualServer, dryRun bool) error {
+	if dryRun {
+		return a.dryRun(r, vs, room.Plan)
+	}
+	did, err := room.Apply(c.Context(), vs)
 	if err != nil {
 		return fmt.Errorf("cannot apply %s: %w", vs, err)
 	}
