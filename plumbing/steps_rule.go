@@ -31,9 +31,11 @@ func (s addRule) explain(err error) error {
 // delRule takes a rule away.
 type delRule addRule
 
-func (s delRule) String() string         { return "delete rule " + s.Rule.String() }
-func (s delRule) Command(p Place) string { return s.Rule.command(p, "delete", fmt.Sprint(routeProtocol)) }
-func (s delRule) undo() Step             { return addRule(s) }
+func (s delRule) String() string { return "delete rule " + s.Rule.String() }
+func (s delRule) Command(p Place) string {
+	return s.Rule.command(p, "delete", fmt.Sprint(routeProtocol))
+}
+func (s delRule) undo() Step { return addRule(s) }
 
 func (s delRule) apply(_ context.Context, h *Handle) error {
 	return unlessGone(h.inside.one(rule(unix.RTM_DELRULE, 0, s.Rule, routeProtocol)))
