@@ -71,7 +71,7 @@ func TestBackoff(t *testing.T) {
 	}
 	eventually(t, "it has been started five times", func() bool {
 		text, _ := os.ReadFile(times)
-		return strings.Count(string(text), "\n") == 5
+		return strings.Count(string(text), "\n") >= 5
 	})
 	var before int64
 	for i, line := range strings.Fields(read(t, times)) {
@@ -85,7 +85,7 @@ func TestBackoff(t *testing.T) {
 		}
 		before = at
 	}
-	if s := v.unit("a"); s.Last != "exit status 3" || s.Restarts != 4 {
+	if s := v.unit("a"); s.Last != "exit status 3" || s.Restarts < 4 {
 		t.Errorf("%+v", s)
 	}
 }
