@@ -68,6 +68,33 @@ func (r *Runtime) CountNeighbours(samples []stats.Sample) error {
 	return nil
 }
 
+// CountRealms reads the routing realms of virtual servers of this host into what was read
+// of them, as far as their interfaces have any.
+func (r *Runtime) CountRealms(samples []stats.Sample) error {
+	for i := range samples {
+		vs, err := r.Store.Load(samples[i].ID)
+		if err != nil { // the counters are worth showing all the same
+			if !errors.Is(err, ErrNotFound) {
+				r.warn(err)
+			}
+			continue
+		}
+		var realms []int
+		for _, one := range vs.Interfaces {
+			if one.Realm != 0 {
+				realms = append(realms, one.Realm)
+			}
+		}
+		if len(realms) == 0 {
+			continue
+		}
+		if samples[i].Realms, err = stats.Realms(realms...); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 func notEnabled(id int) error {
 	return &plumbing.Refusal{
 		Err:  fmt.Errorf("vs%d is not enabled", id),

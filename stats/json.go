@@ -25,7 +25,7 @@ func (s *Sample) AppendJSON(b []byte) []byte {
 	for _, more := range []struct {
 		key string
 		mib MIB
-	}{{`,"sockets":`, s.Sockets}, {`,"conntrack":`, s.Conntrack}, {`,"neighbours":`, s.Neighbours}} {
+	}{{`,"sockets":`, s.Sockets}, {`,"conntrack":`, s.Conntrack}, {`,"neighbours":`, s.Neighbours}, {`,"realms":`, s.Realms}} {
 		if len(more.mib) > 0 {
 			b = more.mib.appendJSON(append(b, more.key...))
 		}

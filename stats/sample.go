@@ -40,6 +40,9 @@ type Sample struct {
 	// Neighbours are those of Neighbours, where they were counted.
 	Neighbours MIB `json:"neighbours,omitempty"`
 
+	// Realms are those of Realms that its interfaces have, where they were read.
+	Realms MIB `json:"realms,omitempty"`
+
 	// Use is what its processes use together, and Services what each service's do,
 	// by name; nil where there are no cgroups, and while nothing runs in it.
 	Use      *cgroup.Use         `json:"use,omitempty"`

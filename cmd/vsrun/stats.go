@@ -30,7 +30,8 @@ func (a *app) statsCommand() *cobra.Command {
 		Short: "Show the counters of virtual servers",
 		Long: `Show what the interfaces of virtual servers have counted, what their processes use,
 where the host has cgroups, and with -o json also the protocol counters (MIBs),
-sockets and tracked connections of their namespaces. They are asked of ipmd where it
+sockets and tracked connections of their namespaces. Of interfaces with a realm: root is
+also shown what the kernel has counted for that. They are asked of ipmd where it
 runs, and read from the kernel otherwise. Without IDs the last line is the sum of
 all virtual servers of this host. What was counted before a virtual server was last
 enabled, or an interface made again, is in a table of its own: see vsrun ledger --help.
@@ -100,6 +101,9 @@ func (a *app) stats(ctx context.Context, args []string, w *watch, o statsOutput)
 	if err == nil && o.neighbours {
 		err = a.countNeighbours(samples)
 	}
+	if err == nil && os.Geteuid() == 0 { // who may look into the records
+		err = a.countRealms(samples)
+	}
 	if err != nil {
 		return err
 	}
@@ -145,6 +149,14 @@ func (a *app) countNeighbours(samples []stats.Sample) error {
 	return r.CountNeighbours(samples)
 }
 
+func (a *app) countRealms(samples []stats.Sample) error {
+	r, err := a.runtime()
+	if err != nil {
+		return err
+	}
+	return r.CountRealms(samples)
+}
+
 // ipmd is the client of this host's.
 func (a *app) ipmd() (ipmd.Client, error) {
 	dir, err := filepath.Abs(a.runDir)
@@ -187,6 +199,7 @@ func (o statsOutput) table(w io.Writer, samples []stats.Sample) {
 	if o.neighbours {
 		neighboursTable(w, samples)
 	}
+	realmsTable(w, samples)
 	o.useTable(w, samples)
 }
 
@@ -217,6 +230,21 @@ func neighboursTable(w io.Writer, samples []stats.Sample) {
 				row(w, heading...)
 			}
 			row(w, line...)
+		}
+	}
+}
+
+// realmsTable is what was received in routing realms, of those that have any.
+func realmsTable(w io.Writer, samples []stats.Sample) {
+	begun := false
+	for _, s := range samples {
+		for _, realm := range s.Realms {
+			if !begun {
+				begun = true
+				fmt.Fprintln(w)
+				row(w, "ID", "NAME", "REALM", "RX BYTES", "RX PACKETS")
+			}
+			row(w, s.ID, s.Name, realm.Name, realm.Counters[0].Value, realm.Counters[1].Value)
 		}
 	}
 }

@@ -190,3 +190,29 @@ func TestMultihomed(t *testing.T) {
 		t.Errorf("one gateway is left, and so are the rules\n%s", rules)
 	}
 }
+
+// What a realm has received is what its interface's IPv4 addresses have.
+func TestRealms(t *testing.T) {
+	s := newMultihomed(t, strings.Replace(multihomedDocument, "port: eth2", "port: eth2, realm: 8", 1))
+	type counted struct {
+		Realms map[string]map[string]int64
+	}
+	read := func() (int64, int64) {
+		t.Helper()
+		c := decoded[[]counted](t, s.MustVsrun(t, "stats", "8", "-o", "json"))[0].Realms["8"]
+		return c["rxPackets"], c["rxBytes"]
+	}
+	packets, bytes := read() // the host's counters outlive namespaces
+	for _, ping := range [][]string{{"-c", "3", "-s", "100", "198.51.100.8"}, {"-c", "5", "192.0.2.8"}, {"-c", "5", "2001:db8:1::8"}} {
+		s.far[1].Run(t, append([]string{"ping", "-n", "-i", "0.01", "-W", "5"}, ping...)...)
+	}
+	if p, b := read(); p-packets != 3 || b-bytes != 3*128 {
+		t.Errorf("%d packets, %d bytes, want 3 and 384", p-packets, b-bytes)
+	}
+	if out := s.MustVsrun(t, "stats", "8"); !strings.Contains(out, "REALM") {
+		t.Error(out)
+	}
+	if r := s.Vsrun("create", "9", "--port", "eth1", "--address", "192.0.2.9/24", "--realm", "8"); r.Code == 0 || !strings.Contains(r.Stderr, "realm 8") {
+		t.Error(r)
+	}
+}
