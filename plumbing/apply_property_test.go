@@ -68,6 +68,7 @@ func drawNetwork(t *rapid.T, label string) Network {
 			pool = slices.DeleteFunc(pool, func(gw netip.Addr) bool { return gw.Is6() && !i.bearsIPv6() || i.checkGateway(gw) != nil })
 			i.Gateways = append(i.Gateways, subset(t, "gateway", pool, 1)...)
 		}
+		i.RA = i.bearsIPv6() && rapid.SampledFrom([]bool{false, false, true}).Draw(t, "ra")
 		i.Metric = rapid.SampledFrom([]int{0, 0, 50 + len(n.Interfaces)}).Draw(t, "metric")
 		i.Table = rapid.SampledFrom([]int{0, 0, 2000 + len(n.Interfaces)}).Draw(t, "table")
 		i.Realm = rapid.SampledFrom([]int{0, 0, 8}).Draw(t, "realm")

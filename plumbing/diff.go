@@ -165,6 +165,7 @@ func checkHostAddresses(i Interface, port Port) error {
 func checkForeignLinks(place Place, want Network, have State) error {
 	for _, i := range want.Interfaces {
 		l, there := have.Link(i.Name)
+		i.RA = l.RA // which is set a moment later
 		if !there || place.has(l) || l.Alias == "" && l.fits(i, have.Ports[i.base()]) {
 			continue
 		}
@@ -245,6 +246,9 @@ func (d *differ) stale() {
 			d.add(downLink{l.Name, upLink{l.Name, d.portName(l.Parent), l.MAC}})
 		}
 		d.add(markLink{l.Name, "", l.Alias})
+		if l.RA {
+			d.add(setSysctls{set: raSysctls(l.Name, false, false), was: raSysctls(l.Name, true, !i.gateway(true).IsValid())})
+		}
 		d.add(delLink{dev: l.Name, tag: l.tag, port: d.portName(l.Parent), portIndex: l.Parent, mac: l.MAC, mtu: l.MTU})
 	}
 }
@@ -263,7 +267,7 @@ func (d *differ) portName(index int) string {
 // name has been renamed: the link would be gone with it.
 func (l Link) fits(i Interface, p Port) bool {
 	return l.Kind == cmp.Or(i.Kind, Macvlan) && (l.Kind == Vlan || l.Mode == "bridge") && l.tag == i.innermost() &&
-		l.MAC == i.MAC && (l.Parent == p.Index || p.Name == "")
+		l.MAC == i.MAC && l.RA == i.RA && (l.Parent == p.Index || p.Name == "")
 }
 
 func (d *differ) links() {
@@ -280,6 +284,9 @@ func (d *differ) links() {
 			d.add(setMTU{i.Name, mtu, link.MTU})
 		case link.MTU > mtu:
 			d.lower = append(d.lower, setMTU{i.Name, mtu, link.MTU})
+		}
+		if i.RA && !link.RA { // before it is up, which is when routers are asked
+			d.add(setSysctls{set: raSysctls(i.Name, true, !i.gateway(true).IsValid()), was: raSysctls(i.Name, false, false)})
 		}
 		if mark := d.place.mark(i.Name); link.Alias != mark {
 			d.add(markLink{i.Name, mark, link.Alias})

@@ -199,7 +199,11 @@ func (s *State) observeInside() error {
 	}
 	names := map[int]string{}
 	for _, l := range links {
-		s.Links = append(s.Links, decodeLink(l))
+		link := decodeLink(l)
+		if link.RA, err = acceptsRA(link.Name); err != nil {
+			return err
+		}
+		s.Links = append(s.Links, link)
 		names[l.Attrs().Index] = l.Attrs().Name
 	}
 	if err := s.observeRoutes(inside, names); err != nil {

@@ -25,6 +25,7 @@ type Interface struct {
 	MTU       int            `json:"mtu,omitempty" yaml:"mtu,omitempty"` // bytes, 68–65535; 0: that of what it sits on
 	Addresses []netip.Prefix `json:"addresses,omitempty" yaml:"addresses,omitempty"`
 	Gateways  []netip.Addr   `json:"gateways,omitempty" yaml:"gateways,omitempty"` // at most one of each family
+	RA        bool           `json:"ra,omitempty" yaml:"ra,omitempty"`             // take addresses and a default route from IPv6 routers, too
 	Metric    int            `json:"metric,omitempty" yaml:"metric,omitempty"`     // of its gateways' routes, 1–2^32-1; 0: by the order of interfaces
 	Table     int            `json:"table,omitempty" yaml:"table,omitempty"`       // its own routing table, 1–2^32-1; 0: one is made where it needs one
 	Realm     int            `json:"realm,omitempty" yaml:"realm,omitempty"`       // of what is received by its IPv4 addresses, 1–255; 0: none
@@ -34,7 +35,7 @@ type Interface struct {
 func (i Interface) Equal(other Interface) bool {
 	return i.Name == other.Name && i.Port == other.Port && slices.Equal(i.VLAN, other.VLAN) &&
 		cmp.Or(i.Kind, Macvlan) == cmp.Or(other.Kind, Macvlan) && i.MAC == other.MAC && i.MTU == other.MTU &&
-		i.Metric == other.Metric && i.Table == other.Table && i.Realm == other.Realm &&
+		i.RA == other.RA && i.Metric == other.Metric && i.Table == other.Table && i.Realm == other.Realm &&
 		slices.Equal(i.Addresses, other.Addresses) && slices.Equal(i.Gateways, other.Gateways)
 }
 

@@ -66,6 +66,7 @@ type Link struct {
 	MAC    MAC
 	MTU    int
 	Up     bool
+	RA     bool // it heeds router advertisements
 	Alias  string
 }
 

@@ -164,7 +164,7 @@ func (s setSysctls) Command(p Place) string { return p.in("sysctl") + " -qw " + 
 func (s setSysctls) words() string {
 	words := make([]string, len(s.set))
 	for k, c := range s.set {
-		words[k] = c.key + "=" + c.value
+		words[k] = quote(c.key + "=" + c.value)
 	}
 	return strings.Join(words, " ")
 }

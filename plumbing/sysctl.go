@@ -42,6 +42,10 @@ var serverSysctls = []sysctl{
 	{"net.ipv6.conf.default.accept_ra", "0"},
 	{"net.ipv6.conf.default.autoconf", "0"},
 	{"net.ipv6.conf.default.accept_redirects", "0"},
+	// Link-local addresses, and those of a router's prefix, derive from the MAC, as
+	// it was each time (EUI-64), and there are no others beside them (RFC 8981).
+	{"net.ipv6.conf.default.addr_gen_mode", "0"},
+	{"net.ipv6.conf.default.use_tempaddr", "0"},
 	// IPv6 addresses survive link down and up, as IPv4's do.
 	{"net.ipv6.conf.all.keep_addr_on_down", "1"},
 	// The link-local address too is usable at once, while duplicate detection is
@@ -50,7 +54,28 @@ var serverSysctls = []sysctl{
 	{"net.ipv6.conf.all.use_optimistic", "1"},
 }
 
-func (c sysctl) path() string { return "/proc/sys/" + strings.ReplaceAll(c.key, ".", "/") }
+// raSysctls have an interface heed what routers say, and give itself addresses by it, or
+// not; and let one be its default gateway, or not. With slashes a key may have a name with
+// dots in it (sysctl(8)).
+func raSysctls(dev string, on, gateway bool) []sysctl {
+	set := func(name string, on bool) sysctl {
+		return sysctl{"net/ipv6/conf/" + dev + "/" + name, map[bool]string{false: "0", true: "1"}[on]}
+	}
+	return []sysctl{set("autoconf", on), set("accept_ra_defrtr", gateway), set("accept_ra", on)}
+}
+
+// acceptsRA reads whether an interface heeds them, in the calling thread's network namespace.
+func acceptsRA(dev string) (bool, error) {
+	value, err := sysctl{"net/ipv6/conf/" + dev + "/accept_ra", ""}.read()
+	return value != "" && value != "0", err
+}
+
+func (c sysctl) path() string {
+	if strings.Contains(c.key, "/") {
+		return "/proc/sys/" + c.key
+	}
+	return "/proc/sys/" + strings.ReplaceAll(c.key, ".", "/")
+}
 
 // write sets it in the calling thread's network namespace.
 func (c sysctl) write() error {

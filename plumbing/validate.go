@@ -155,14 +155,7 @@ const maxRealm = 255
 // minIPv6MTU is what every link with IPv6 carries (RFC 8200, 5).
 const minIPv6MTU = 1280
 
-func (i Interface) hasIPv6() bool {
-	for _, a := range i.Addresses {
-		if a.Addr().Is6() {
-			return true
-		}
-	}
-	return false
-}
+func (i Interface) hasIPv6() bool { return i.RA || len(i.addresses(true)) > 0 }
 
 // CheckIfname reports why name cannot be an interface's name inside a virtual
 // server. The kernel's limits are IFNAMSIZ and dev_valid_name; all and default

@@ -62,6 +62,7 @@ type InterfaceStatus struct {
 	Up        bool           `json:"up"`
 	Addresses []netip.Prefix `json:"addresses"`
 	Gateways  []netip.Addr   `json:"gateways"`
+	RA        bool           `json:"ra,omitempty"`
 	Metric    int            `json:"metric,omitempty"`
 	Table     int            `json:"table,omitempty"` // its own, whether asked for or not
 	Realm     int            `json:"realm,omitempty"`
@@ -149,7 +150,7 @@ func interfaceStatus(i plumbing.Interface, table int, have plumbing.State) Inter
 		Name: i.Name, Port: i.Port, VLAN: i.VLAN, Kind: cmp.Or(i.Kind, plumbing.Macvlan), MAC: i.MAC, MTU: i.MTU,
 		Addresses: append([]netip.Prefix{}, i.Addresses...),
 		Gateways:  append([]netip.Addr{}, i.Gateways...),
-		Metric:    i.Metric, Table: table, Realm: i.Realm,
+		RA:        i.RA, Metric: i.Metric, Table: table, Realm: i.Realm,
 	}
 	below, _ := have.Below(i)
 	s.Link = below.Name

@@ -16,6 +16,7 @@ type interfaceFlags struct {
 	port, vlan, kind, ifname     string
 	mac                          string
 	mtu, metric, table, realm    int
+	ra                           bool
 	addresses, gateways, routeTo []string
 }
 
@@ -30,6 +31,7 @@ func (f *interfaceFlags) register(c *cobra.Command) {
 	flags.StringArrayVar(&f.routeTo, "route", nil, `"CIDR via IP [dev D] [src IP] [table N] [realm N] [metric N]"; repeatable`)
 	flags.StringVar(&f.mac, "mac", "", "MAC address (default derived, the same every time)")
 	flags.IntVar(&f.mtu, "mtu", 0, "largest packet in bytes (default the port's)")
+	flags.BoolVar(&f.ra, "ra", false, "take IPv6 addresses, and a default route, from the routers there, too")
 	flags.IntVar(&f.metric, "metric", 0, "its gateways' among several interfaces', the lowest first (default by the interfaces' order)")
 	flags.IntVar(&f.table, "table", 0, "its own routing table, and rules from and to its addresses (default made when several interfaces have gateways)")
 	flags.IntVar(&f.realm, "realm", 0, "a number, 1 to 255, under which the kernel counts what its IPv4 addresses receive")
@@ -39,12 +41,12 @@ func (f *interfaceFlags) register(c *cobra.Command) {
 // nothing may be said about one.
 func (f *interfaceFlags) parse(others plumbing.Network) ([]plumbing.Interface, []plumbing.Route, error) {
 	if f.port == "" {
-		if f.vlan+f.kind+f.ifname+f.mac != "" || f.mtu != 0 || f.metric != 0 || f.table != 0 || f.realm != 0 || len(f.addresses)+len(f.gateways)+len(f.routeTo) > 0 {
+		if f.vlan+f.kind+f.ifname+f.mac != "" || f.mtu != 0 || f.metric != 0 || f.table != 0 || f.realm != 0 || f.ra || len(f.addresses)+len(f.gateways)+len(f.routeTo) > 0 {
 			return nil, nil, usagef("an interface needs --port, the host's device that it sits on")
 		}
 		return nil, nil, nil
 	}
-	i := plumbing.Interface{Name: f.ifname, Port: f.port, Kind: plumbing.Kind(f.kind), MTU: f.mtu, Metric: f.metric, Table: f.table, Realm: f.realm}
+	i := plumbing.Interface{Name: f.ifname, Port: f.port, Kind: plumbing.Kind(f.kind), MTU: f.mtu, Metric: f.metric, Table: f.table, Realm: f.realm, RA: f.ra}
 	if i.Name == "" {
 		i.Name = freeName(others)
 	}
