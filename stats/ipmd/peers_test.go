@@ -151,7 +151,8 @@ func TestHangingPeer(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 	}
-	if took := time.Since(begun); asked.Load() != 1 || tried.Load() > 2 || took > 2*time.Second {
+	took := time.Since(begun)
+	if asked.Load() != 1 || tried.Load() > 2+int64(took/peerTimeout) || took > 10*time.Second { // of the 50 s that all could wait
 		t.Errorf("asked %d times, tried %d times, it took %v", asked.Load(), tried.Load(), took)
 	}
 	hang.Store(false)

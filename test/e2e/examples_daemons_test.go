@@ -96,9 +96,9 @@ func (tw *twins) nfs(path, version string, put bool) clientCommand {
 
 func TestExampleNFS4(t *testing.T) {
 	lab.Require(t, "ganesha", "nfs-cp")
-	const grace = 2 * time.Second
+	const grace = 4 * time.Second
 	tw := newTwins(t, "nfs4.yaml", func(_, text string) string {
-		return strings.NewReplacer("Grace_Period = 90", "Grace_Period = 2", "Lease_Lifetime = 60", "Lease_Lifetime = 2").Replace(text)
+		return strings.NewReplacer("Grace_Period = 90", "Grace_Period = 4", "Lease_Lifetime = 60", "Lease_Lifetime = 2").Replace(text)
 	})
 	again := tw.trade(t, // libnfs 4.0 cannot write more than 4 KiB by NFSv4
 		func(id, file string) lab.Result {

@@ -36,23 +36,23 @@ func TestStoppedInit(t *testing.T) {
 		t.Fatal(err)
 	}
 	const silent = "the init does not answer"
-	within(t, 3*time.Second, "ls", func() {
+	within(t, 8*time.Second, "ls", func() {
 		if r := s.Vsrun("ls", "-o", "wide"); r.Code != 0 || !strings.Contains(r.Stdout, silent) {
 			t.Error(r)
 		}
 	})
-	within(t, 3*time.Second, "show", func() {
+	within(t, 8*time.Second, "show", func() {
 		got := s.show(t, "8")
 		if got.State != "degraded" || !slices.Contains(got.Drift, silent) || len(got.Services) != 1 || got.Services[0].State != "unknown" {
 			t.Errorf("%+v", got)
 		}
 	})
-	within(t, 3*time.Second, "diff", func() {
+	within(t, 8*time.Second, "diff", func() {
 		if r := s.Vsrun("diff", "8"); r.Code != 1 || !strings.Contains(r.Stdout, silent) {
 			t.Error(r)
 		}
 	})
-	within(t, 15*time.Second, "enable", func() {
+	within(t, 25*time.Second, "enable", func() {
 		if r := s.Vsrun("enable", "8"); r.Code != 1 || !strings.Contains(r.Stderr, silent+"\nhint: ") {
 			t.Error(r)
 		}
@@ -60,7 +60,7 @@ func TestStoppedInit(t *testing.T) {
 	if err := reach(s.client, "192.0.2.8"); err != nil {
 		t.Error(err)
 	}
-	within(t, 9*time.Second, "destroy", func() { s.MustVsrun(t, "destroy", "8", "--timeout", "1s") })
+	within(t, 20*time.Second, "destroy", func() { s.MustVsrun(t, "destroy", "8", "--timeout", "1s") })
 	if n := alive(t, "100000") + inits(t); n > 0 {
 		t.Errorf("%d of its processes live", n)
 	}
@@ -275,7 +275,7 @@ func TestExecPassesSignals(t *testing.T) {
 		}
 		select {
 		case <-p.Done():
-		case <-time.After(5 * time.Second):
+		case <-time.After(10 * time.Second):
 			t.Errorf("%v: it goes on", sig)
 		}
 		if r := p.Stop(); r.Code != want {
