@@ -130,7 +130,7 @@ func set(ctx context.Context, c *service.Client, vs VirtualServer, now service.R
 func (r *Runtime) begin(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) (*service.Client, error) {
 	c, err := r.start(ctx, ns, vs)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, r.clearDead(vs.ID))
 	}
 	if err := set(ctx, c, vs, service.Report{}); err != nil {
 		defer c.Close()

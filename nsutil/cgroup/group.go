@@ -48,17 +48,26 @@ func openAt(d *os.File, name string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// Child is a cgroup below, made if need be.
+// Child is a cgroup below, made if need be: in all hierarchies or in none.
 func (g *Group) Child(name string) (*Group, error) {
 	if g == nil {
 		return nil, nil
 	}
+	made := &Group{}
 	for _, d := range g.dirs {
-		if err := unix.Mkdirat(int(d.Fd()), name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("cannot make the cgroup %s: %w", name, err)
+		err := unix.Mkdirat(int(d.Fd()), name, 0o755)
+		switch {
+		case err == nil:
+			made.dirs = append(made.dirs, d)
+		case !errors.Is(err, fs.ErrExist):
+			return nil, errors.Join(fmt.Errorf("cannot make the cgroup %s: %w", name, err), made.Remove(name))
 		}
 	}
-	return g.open(name)
+	child, err := g.open(name)
+	if err != nil {
+		err = errors.Join(err, made.Remove(name))
+	}
+	return child, err
 }
 
 func (g *Group) open(name string) (*Group, error) {

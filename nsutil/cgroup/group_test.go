@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,6 +13,31 @@ import (
 
 	"github.com/vsrun/vsrun/test/lab"
 )
+
+// What can be made in one hierarchy alone is made in none. Directories do for cgroups here.
+func TestChildInAllOrNone(t *testing.T) {
+	g := &Group{}
+	defer g.Close()
+	for _, occupied := range []bool{false, true} {
+		path := t.TempDir()
+		if occupied {
+			if err := os.WriteFile(filepath.Join(path, "a"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.dirs = append(g.dirs, d)
+	}
+	if c, err := g.Child("a"); c != nil || !errors.Is(err, syscall.ENOTDIR) {
+		t.Errorf("%v, %v", c, err)
+	}
+	if _, err := os.Stat(filepath.Join(g.dirs[0].Name(), "a")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it has left one: %v", err)
+	}
+}
 
 func TestNone(t *testing.T) {
 	var g *Group
