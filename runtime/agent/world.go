@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -108,13 +109,12 @@ func (a *Agent) lookAtAll() {
 	a.anew = nil
 	links, err := w.ear.Links()
 	if err != nil { // what is missing tells nobody whom a change concerns
-		a.log.Warn("cannot look at the host's devices", "err", err)
-		a.anew = time.After(time.Second)
+		a.missed("the host's devices", err)
 	}
 	w.links = links
 	list, err := a.runtime.Store.List()
 	if err != nil {
-		a.log.Warn("cannot look after all virtual servers", "err", err)
+		a.missed("all virtual servers", err)
 	}
 	for _, vs := range list {
 		w.servers[vs.ID] = &server{vs: vs, lost: map[int]bool{}, watched: old[vs.ID] != nil && old[vs.ID].watched}
@@ -123,10 +123,18 @@ func (a *Agent) lookAtAll() {
 	}
 	names, err := a.runtime.Store.Ports()
 	if err != nil {
-		a.log.Warn("cannot look after ports", "err", err)
+		a.missed("ports", err)
 	}
 	for _, name := range names {
 		a.readPort(name)
+	}
+}
+
+// missed begins anew in a while: nobody will tell when it can be seen.
+func (a *Agent) missed(what string, err error) {
+	a.log.Warn("cannot look after "+what, "err", err)
+	if a.anew == nil {
+		a.anew = time.After(a.limits.failed(subject{}))
 	}
 }
 
@@ -145,7 +153,11 @@ func (a *Agent) follow(id int) {
 		return
 	}
 	ns, err := nsutil.Open(a.runtime.Path(id))
-	if err != nil { // gone since, which another notice tells
+	if errors.Is(err, fs.ErrNotExist) { // which another notice tells
+		return
+	}
+	if err != nil {
+		a.missed(subject{id: id}.String(), err)
 		return
 	}
 	defer ns.Close()
@@ -158,7 +170,7 @@ func (a *Agent) follow(id int) {
 		a.world.watches[w] = id
 	}
 	if err != nil {
-		a.log.Warn("cannot hear all that happens", "vs", id, "err", err)
+		a.missed("all that happens in "+subject{id: id}.String(), err)
 	}
 }
 
@@ -291,7 +303,7 @@ func (a *Agent) reread(changed []subject) {
 		vs, err := a.runtime.Store.Load(s.id)
 		if err != nil {
 			if !errors.Is(err, runtime.ErrNotFound) {
-				a.log.Warn("cannot look after one", "vs", s.id, "err", err)
+				a.missed(s.String(), err)
 			}
 			a.forget(s.id)
 			continue
@@ -318,7 +330,7 @@ func (a *Agent) readPort(name string) {
 	bond, err := a.runtime.Store.Port(name)
 	if err != nil {
 		if !errors.Is(err, runtime.ErrNoPort) {
-			a.log.Warn("cannot look after one", "port", name, "err", err)
+			a.missed(subject{port: name}.String(), err)
 		}
 		delete(a.world.bonds, name)
 		a.limits.forget(subject{port: name})
@@ -350,8 +362,12 @@ func (a *Agent) watchInit(ctx context.Context, id int, clean bool) {
 			switch {
 			case err == nil:
 				a.mark(subject{id: id}, 0)
-			case missed && errors.Is(err, service.ErrNotRunning):
-				a.mark(subject{id: id}, settle)
+			case errors.Is(err, service.ErrNotRunning):
+				if missed {
+					a.mark(subject{id: id}, settle)
+				}
+			case ctx.Err() == nil: // its end would not be heard
+				a.mark(subject{id: id}, a.limits.failed(subject{id: id}))
 			}
 		})
 	})
