@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,9 +17,9 @@ import (
 	"github.com/vsrun/vsrun/test/lab"
 )
 
-// faultsVar says how many of the faults are tried: each n-th, from the k-th on (n/k), or
-// all (1). Without it, so many that each system call that changes something is killed at
-// once in each program, and fails once in vsrun.
+// faultsVar says how many of the faults are tried: all (1), or each n-th from the k-th on
+// (n/k), or those of calls with such words. Without it, so many that each system call that changes something is killed at
+// once, and fails once, in vsrun or a daemon, and is killed at once in the init.
 const faultsVar = "VSRUN_FAULTS"
 
 const faultDocument = `
@@ -42,13 +43,17 @@ const (
 	changedPortDocument = "ports: [{name: bond0, mode: balance-rr, members: [eth2, eth3], mtu: 1300}]"
 )
 
-// An operation is a command that is made to fail.
+// An operation is a command that is made to fail, or a daemon.
 type operation struct {
 	doc, args string
 	from      string // what there is before: a document, "" for nothing
-	then      string // a command that follows it
-	halves    bool   // after an error some of it may be done: it takes down what it can
+	then      string // what a shell does after that
+	halves    bool   // after an error some of it may be done
+	litter    bool   // and gc finds the rest: it takes down what it can
 	clear     string // what takes all of it away; empty: destroy 8
+
+	program string                                    // empty: vsrun
+	work    func(*testing.T, *matrix, *fault.Program) // what is done with a daemon, and how it is ended
 }
 
 var operations = []operation{
@@ -58,25 +63,28 @@ var operations = []operation{
 	{args: "detach 8 eth0", from: faultDocument},
 	{doc: changedDocument, args: "apply --no-probe -f -", from: faultDocument},
 	{args: "service add 8 two -- sleep 100001", from: faultDocument},
-	{args: "service rm 8 one", from: faultDocument},
-	{args: "enable 8 --no-probe", from: faultDocument, then: "disable 8"},
-	{args: "disable 8", from: faultDocument, halves: true},
-	{args: "destroy 8", from: faultDocument, halves: true},
+	{args: "service rm 8 two", from: changedDocument},
+	{args: "enable 8 --no-probe", from: faultDocument, then: "vsrun disable 8"},
+	{args: "exec 8 -- true", from: faultDocument, then: "vsrun exec 8 -- true"}, // which makes the cgroup for that
+	{args: "exec 8 -- true", from: "{id: 8}", halves: true},                     // the init that is started stays
+	{args: "disable 8", from: faultDocument, halves: true, litter: true},
+	{args: "destroy 8", from: faultDocument, halves: true, litter: true},
 }
 
 var portOperations = []operation{
 	{args: "port create bond0 --members eth1,eth2 --mode active-backup", clear: "port destroy bond0"},
-	{args: "port destroy bond0", from: portDocument8, halves: true, clear: "port destroy bond0"},
+	{args: "port destroy bond0", from: portDocument8, halves: true, litter: true, clear: "port destroy bond0"},
 	{doc: changedPortDocument, args: "apply -f -", from: portDocument8, clear: "port destroy bond0"},
 	{doc: vlanDocument, args: "create --no-probe -f -"},
-	{args: "destroy 8", from: vlanDocument, halves: true},
+	{args: "destroy 8", from: vlanDocument, halves: true, litter: true},
 }
 
 var errnos = []syscall.Errno{syscall.ENOMEM, syscall.EBUSY, syscall.ENOSPC, syscall.EPERM, syscall.EIO}
 
-// Whatever call fails, and wherever a command is killed: the same command completes when
-// it is run again, nothing is left that should not be, and after an error all is as it was.
-func TestFaults(t *testing.T) { faults(t, newSite(t), operations) }
+// Whatever call fails, and wherever a command, a daemon or the init is killed: the same
+// completes when it is run again, nothing is left that should not be, and after an error
+// of a command all is as it was.
+func TestFaults(t *testing.T) { faults(t, newSite(t), slices.Concat(operations, daemons)) }
 
 // The same of what the host's devices are changed by.
 func TestFaultsOfPorts(t *testing.T) {
@@ -86,42 +94,81 @@ func TestFaultsOfPorts(t *testing.T) {
 
 func faults(t *testing.T, s *site, operations []operation) {
 	lab.Require(t, "cgroup2") // an init that is killed leaves no process behind
-	struck := map[string]bool{}
-	every, from := 0, 0
-	if all := os.Getenv(faultsVar); all != "" {
-		n, k, _ := strings.Cut(all, "/")
-		every, _ = strconv.Atoi(n)
-		from, _ = strconv.Atoi(k)
-	}
+	wanted := os.Getenv(faultsVar)
+	n, k, _ := strings.Cut(wanted, "/")
+	every, _ := strconv.Atoi(n)
+	from, _ := strconv.Atoi(k)
+	point := 0
+	tried := map[string]bool{}
 	for _, op := range operations {
-		m := matrix{site: s, operation: op}
-		calls := m.record(t)
-		kills, failures := 0, 0
-		for k, call := range calls {
-			due := every > 0 && k%every == from
-			if call.Changes && !call.Message && (due || every == 0 && !struck["kill "+call.Kind]) {
-				struck["kill "+call.Kind] = true
-				m.strike(t, fault.Fault{Call: k + 1})
-				kills++
+		t.Run(strings.TrimSpace(op.program+" "+op.args), func(t *testing.T) {
+			m := matrix{site: s, operation: op}
+			calls := m.record(t)
+			points := all(calls)
+			kills, errors, missed := 0, 0, 0
+			for _, f := range points {
+				due := false
+				switch {
+				case every > 0:
+					due = point%every == from
+				case wanted != "":
+					due = strings.Contains(f.Call.Words, wanted)
+				default:
+					due = isSample(f) && !tried[kindOf(f)]
+				}
+				point++
+				if !due {
+					continue
+				}
+				tried[kindOf(f)] = true
+				if f.Errno == 0 {
+					kills++
+				} else {
+					errors++
+				}
+				if !m.strike(t, f) {
+					missed++
+				}
 			}
-			first := every == 0 && call.Changes && strings.HasPrefix(call.Kind, "vsrun") && !struck[call.Kind]
-			if due && !struck[op.args+call.Words] || first {
-				struck[call.Kind], struck[op.args+call.Words] = true, true
-				m.strike(t, fault.Fault{Call: k + 1, Errno: errnoFor(k, call)})
-				failures++
-			}
-		}
-		t.Logf("%s: %d calls, killed at %d of them, %d made to fail", op.args, len(calls), kills, failures)
+			t.Logf("%d calls and %d faults; %d kills and %d errors tried, %d of them did not come to the call",
+				len(calls), len(points), kills, errors, missed)
+		})
 	}
 }
 
-// errnoFor is each of them in turn, but for what a hierarchy of another's says.
-func errnoFor(k int, call fault.Call) syscall.Errno {
-	errno := errnos[k%len(errnos)]
-	if errno == syscall.EPERM && strings.Contains(call.Words, "cgroup") {
-		return syscall.ENOMEM
+// all that may befall the calls. One that only looks is the same each time.
+func all(calls []fault.Call) (list []fault.Fault) {
+	for _, call := range calls {
+		switch {
+		case call.Message:
+			list = append(list, fault.Fault{Call: call, Errno: syscall.EOPNOTSUPP})
+			continue
+		case call.Changes:
+			list = append(list, fault.Fault{Call: call})
+		case call.Nth > 1:
+			continue
+		}
+		for _, errno := range errnos {
+			// Of a cgroup, that says that the hierarchy is somebody else's.
+			if errno != syscall.EPERM || !strings.Contains(call.Words, "cgroup") {
+				list = append(list, fault.Fault{Call: call, Errno: errno})
+			}
+		}
 	}
-	return errno
+	return list
+}
+
+// isSample leaves out those that take long to show: an init's services are tried again
+// and again.
+func isSample(f fault.Fault) bool {
+	return f.Call.Changes && (f.Errno == 0 || !strings.HasPrefix(f.Call.Kind, "vs-init"))
+}
+
+// kindOf is the same for all that a sample has one of. What a daemon does as vsrun does is
+// the same code.
+func kindOf(f fault.Fault) string {
+	kind := strings.NewReplacer("vsd: ", "vsrun: ", "ipmd: ", "vsrun: ").Replace(f.Call.Kind)
+	return fmt.Sprint(f.Errno == 0, kind)
 }
 
 // A matrix strikes one operation in all ways.
@@ -129,25 +176,54 @@ type matrix struct {
 	*site
 	operation
 	before, after string // the host, as it should be
+	trial         *fault.Trial
+	what          string // befalls it now
+	vsd           int    // what keeps one running beside it; 0: there is none
 }
 
+// prepare begins a trial. What is there before is watched as well: an init takes part in
+// what is done with its virtual server.
 func (m *matrix) prepare(t *testing.T) {
 	t.Helper()
+	m.trial = new(fault.Trial)
 	if m.from != "" {
-		m.must(t, m.VsrunIn(m.from, "apply", "--no-probe", "-f", "-"))
+		m.must(t, m.ended(t, m.start(t, m.from, "vsrun", "apply", "--no-probe", "-f", "-")))
 	}
 	if m.then != "" {
-		m.MustVsrun(t, strings.Fields(m.then)...)
+		m.Run(t, "sh", "-ec", "PATH="+lab.Programs(t)+":$PATH; "+m.then)
 	}
 }
 
-func (m *matrix) start(t *testing.T, f fault.Fault) fault.Run {
+func (m *matrix) start(t *testing.T, stdin, program string, args ...string) *fault.Program {
 	t.Helper()
-	r, err := fault.Start(f, m.doc, append([]string{filepath.Join(lab.Programs(t), "vsrun")}, strings.Fields(m.args)...)...)
+	p, err := m.trial.Start(stdin, append([]string{filepath.Join(lab.Programs(t), program)}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return p
+}
+
+// ended waits until it has ended.
+func (m *matrix) ended(t *testing.T, p *fault.Program) lab.Result {
+	t.Helper()
+	select {
+	case <-p.Done():
+	case <-time.After(time.Minute):
+		t.Errorf("it has not ended, but is\n%s", lab.Whereabouts(p.Pid()))
+		p.Signal(syscall.SIGKILL)
+	}
+	r := p.Wait()
+	return lab.Result{Stdout: r.Output, Code: r.Code}
+}
+
+// run runs the operation.
+func (m *matrix) run(t *testing.T) lab.Result {
+	t.Helper()
+	p := m.start(t, m.doc, cmp.Or(m.program, "vsrun"), strings.Fields(m.args)...)
+	if m.work != nil {
+		m.work(t, m, p)
+	}
+	return m.ended(t, p)
 }
 
 // record runs it without a fault.
@@ -155,13 +231,15 @@ func (m *matrix) record(t *testing.T) []fault.Call {
 	t.Helper()
 	m.prepare(t)
 	m.before = m.state(t)
-	r := m.start(t, fault.Fault{})
-	if r.Code != 0 {
-		t.Fatalf("%s: %s", m.args, r.Output)
-	}
+	m.trial.Begin(fault.Fault{})
+	m.must(t, m.run(t))
+	calls, _ := m.trial.End()
 	m.after = m.state(t)
 	m.remove(t, "without a fault")
-	return r.Calls
+	if m.program != "" { // what others do for a daemon, they do for vsrun as well
+		calls = slices.DeleteFunc(calls, func(c fault.Call) bool { return !strings.HasPrefix(c.Kind, m.program) })
+	}
+	return calls
 }
 
 // state is all that there is, without what differs each time.
@@ -181,36 +259,47 @@ func (m *matrix) state(t *testing.T) string {
 }
 
 // passing is what comes or goes a little later: the test's listener, addresses that the
-// kernel makes, the init's end of a connection whose other end is closed.
-var passing = regexp.MustCompile(`seccomp notify|=fe80::|^socket .*init\.sock`)
+// kernel makes, the init's end of a connection whose other end is closed, a ledger that
+// could not be written. A vsd beside is no matter of an operation's.
+var passing = regexp.MustCompile(`\bvsd\b|\[pidfd\]|seccomp notify|=fe80::|^socket .*init\.sock|/ledger\.json -`)
 
 // individual is what one process or namespace differs in from another of its kind.
 var individual = regexp.MustCompile(`^(process +\S) \d+| \(born \d+\)|net:\[\d+\]|^file .*\.log .*\n`)
 
-// strike runs it with a fault, and again without.
-func (m *matrix) strike(t *testing.T, f fault.Fault) {
+// strike runs it with a fault, and again without. It reports whether the fault befell it.
+func (m *matrix) strike(t *testing.T, f fault.Fault) bool {
 	t.Helper()
 	m.prepare(t)
-	r := m.start(t, f)
-	what := fmt.Sprintf("%s\n%s befalls call %d, %s: exit status %d\n%s", m.args, name(f), f.Call, r.Struck, r.Code, r.Output)
+	m.what = fmt.Sprintf("%s %s\n%s befalls %s (%d)", m.program, m.args, name(f), f.Call.Words, f.Call.Nth)
 	if os.Getenv(faultsVar) != "" { // what hangs is the last
-		t.Log(what)
+		t.Log(m.what)
 	}
-	atomic := f.Errno != 0 || m.from == "" && strings.HasPrefix(r.Struck, "vs-init")
-	if r.Struck != "" && atomic && !m.halves && r.Code != 0 {
+	m.trial.Begin(f)
+	r := m.run(t)
+	_, struck := m.trial.End()
+	what := fmt.Sprintf("%s: %v\n", m.what, r)
+	ofInit := strings.HasPrefix(f.Call.Words, "vs-init")
+	atomic := f.Errno != 0 || m.from == "" && ofInit
+	if struck && atomic && !m.halves && r.Code != 0 {
 		if d := differing(m.before, m.state(t)); d != "" {
 			t.Errorf("%safter the error (-before +now):\n%s", what, d)
 		}
 	}
-	m.again(t, what, strings.HasPrefix(r.Struck, "vs-init"))
+	if struck && f.Errno != 0 && !m.litter && r.Code != 0 {
+		if r := m.Vsrun("gc", "--dry-run"); r.Stdout != "nothing to remove\n" {
+			t.Errorf("%safter the error: %v", what, r)
+		}
+	}
+	m.again(t, what, ofInit)
+	return struck
 }
 
 // again runs it once more, and looks whether all is as it should be. patient: a service
 // that was killed when it was about to start is started again.
 func (m *matrix) again(t *testing.T, what string, patient bool) {
 	t.Helper()
-	if again := m.VsrunIn(m.doc, strings.Fields(m.args)...); again.Code != 0 {
-		t.Errorf("%sand again: %v", what, again)
+	if r := m.run(t); r.Code != 0 {
+		t.Errorf("%sand again: %v", what, r)
 	}
 	if r := m.Vsrun("gc"); r.Code != 0 || r.Stdout != "nothing to remove\n" || r.Stderr != "" {
 		t.Errorf("%sthen: %v", what, r)
@@ -252,7 +341,11 @@ func name(f fault.Fault) string {
 func (m *matrix) remove(t *testing.T, what string) {
 	t.Helper()
 	m.MustVsrun(t, strings.Fields(cmp.Or(m.clear, "destroy 8"))...)
-	if left := m.state(t); left != "" {
+	left := m.state(t)
+	for end := time.Now().Add(3 * time.Second); left != "" && m.vsd > 0 && time.Now().Before(end); left = m.state(t) {
+		time.Sleep(50 * time.Millisecond) // what vsd has begun to look at, it closes
+	}
+	if left != "" {
 		t.Fatalf("%s: destroyed, it leaves\n%s", what, left)
 	}
 }

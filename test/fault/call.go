@@ -25,6 +25,9 @@ type kind struct {
 // needs first.
 var watched = map[int32]kind{
 	unix.SYS_OPENAT:            {"openat", 2, false, false}, // changes, if it makes the file
+	unix.SYS_OPENAT2:           {"openat2", 2, false, false},
+	unix.SYS_READ:              {"read", 0, true, false},
+	unix.SYS_PREAD64:           {"pread64", 0, true, false},
 	unix.SYS_MKDIRAT:           {"mkdirat", 2, false, true},
 	unix.SYS_UNLINKAT:          {"unlinkat", 2, false, true},
 	unix.SYS_RENAMEAT:          {"renameat", 4, false, true},
@@ -33,6 +36,7 @@ var watched = map[int32]kind{
 	unix.SYS_LINKAT:            {"linkat", 4, false, true},
 	unix.SYS_MKNODAT:           {"mknodat", 2, false, true},
 	unix.SYS_FCHMODAT:          {"fchmodat", 2, false, true},
+	unix.SYS_FCHMODAT2:         {"fchmodat2", 2, false, true},
 	unix.SYS_FCHOWNAT:          {"fchownat", 2, false, true},
 	unix.SYS_WRITE:             {"write", 0, true, true},
 	unix.SYS_PWRITE64:          {"pwrite64", 0, true, true},
@@ -59,6 +63,7 @@ var watched = map[int32]kind{
 	unix.SYS_BIND:              {"bind", 0, false, true},
 	unix.SYS_LISTEN:            {"listen", 0, false, true},
 	unix.SYS_CONNECT:           {"connect", 0, false, true},
+	unix.SYS_ACCEPT4:           {"accept4", 0, false, false},
 	unix.SYS_SENDTO:            {"sendto", 0, false, true},
 	unix.SYS_CLONE:             {"clone", 0, false, true},
 	unix.SYS_CLONE3:            {"clone3", 0, false, true},
@@ -68,6 +73,14 @@ var watched = map[int32]kind{
 	unix.SYS_PIDFD_OPEN:        {"pidfd_open", 0, false, false},
 	unix.SYS_PIDFD_SEND_SIGNAL: {"pidfd_send_signal", 0, false, true},
 	unix.SYS_KILL:              {"kill", 0, false, true},
+	unix.SYS_INOTIFY_INIT1:     {"inotify_init1", 0, false, false},
+	unix.SYS_INOTIFY_ADD_WATCH: {"inotify_add_watch", 2, false, false},
+	unix.SYS_CAPSET:            {"capset", 0, false, false},
+	unix.SYS_SETRESUID:         {"setresuid", 0, false, false},
+	unix.SYS_SETRESGID:         {"setresgid", 0, false, false},
+	unix.SYS_SETGROUPS:         {"setgroups", 0, false, false},
+	unix.SYS_SECCOMP:           {"seccomp", 0, false, false},
+	unix.SYS_KEYCTL:            {"keyctl", 0, false, false},
 }
 
 // notification is struct seccomp_notif of include/uapi/linux/seccomp.h.
@@ -89,10 +102,12 @@ type verdict struct {
 	flags uint32
 }
 
-// A Call is one that can fail.
+// A Call is one that can fail. Several with the same words are told apart by their
+// order, since what several threads and processes do comes in another one each time.
 type Call struct {
 	Kind    string // which it is, and of which program
 	Words   string // what it is about, too
+	Nth     int    // of those with these words, from 1 on
 	Changes bool   // something that is there when the process has ended
 	Message bool   // it is one message of several that the call before sends
 }
@@ -103,6 +118,9 @@ var quiet = regexp.MustCompile(`^(/sys/kernel/mm/|/etc/ld\.so|/etc/localtime|/us
 // varying are parts of words that differ from run to run.
 var varying = regexp.MustCompile(`\d{3,}|/fd/\d+|/proc/\d+|:\[\d+\]`)
 
+// programs are those whose calls may fail.
+var programs = []string{"vsrun", "vs-init", "vsd", "ipmd"}
+
 // netlink begins the object of what is sent there, which is a kind of each type.
 const netlink = "netlink "
 
@@ -112,7 +130,7 @@ func (n notification) call() *Call {
 	k := watched[n.nr]
 	program, object := n.program(), ""
 	switch {
-	case program != "vsrun" && program != "vs-init":
+	case !slices.Contains(programs, program):
 		return nil
 	case k.file:
 		object = n.file()
@@ -125,6 +143,10 @@ func (n notification) call() *Call {
 	switch n.nr {
 	case unix.SYS_WRITE:
 		if int32(n.args[0]) <= 2 {
+			return nil
+		}
+	case unix.SYS_READ:
+		if !strings.HasPrefix(object, "/") { // of what others may never write
 			return nil
 		}
 	case unix.SYS_IOCTL:
@@ -154,7 +176,7 @@ func (n notification) call() *Call {
 	if strings.HasPrefix(object, netlink) {
 		kind = words
 	}
-	return &Call{kind, words, k.changes, false}
+	return &Call{Kind: kind, Words: words, Changes: k.changes}
 }
 
 // program is the name of what makes the call, "" for what is no program of ours.

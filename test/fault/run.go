@@ -7,62 +7,71 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// A Fault is what befalls one call: its process is killed before it (Errno 0), or it
-// fails with Errno. The netlink messages of one call are failed each by itself: the
-// kernel refuses that one.
-type Fault struct {
-	Call  int // from 1 on; 0: none
-	Errno syscall.Errno
+// A Program is one that a Trial has started.
+type Program struct {
+	cmd  *exec.Cmd
+	out  bytes.Buffer
+	done chan struct{}
 }
 
-// A Run is what became of a program.
-type Run struct {
-	Calls  []Call // that could have failed, in their order; those of what is left running are not among them
-	Struck string // the one that the fault befell; "" when there were not so many
+// A Result is what became of a program.
+type Result struct {
 	Output string
 	Code   int // 128 + the signal's number when it was killed
 }
 
-// Start runs a program with one fault, and returns when it has ended. What it has
-// left running goes on.
-func Start(f Fault, stdin string, argv ...string) (Run, error) {
+// Start starts a program. What it leaves running goes on after its end.
+func (t *Trial) Start(stdin string, argv ...string) (*Program, error) {
 	ours, theirs, err := socketpair()
 	if err != nil {
-		return Run{}, err
+		return nil, err
 	}
 	defer ours.Close()
 	path, err := exec.LookPath(argv[0])
 	if err != nil {
-		return Run{}, err
+		return nil, err
 	}
-	var out bytes.Buffer
-	cmd := exec.Command("/proc/self/exe", append([]string{path}, argv[1:]...)...)
-	cmd.Env = append(os.Environ(), launchVar+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &out
-	cmd.ExtraFiles = []*os.File{theirs}
-	err = cmd.Start()
+	p := &Program{cmd: exec.Command("/proc/self/exe", append([]string{path}, argv[1:]...)...), done: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), launchVar+"=1")
+	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = strings.NewReader(stdin), &p.out, &p.out
+	p.cmd.ExtraFiles = []*os.File{theirs}
+	err = p.cmd.Start()
 	theirs.Close()
 	if err != nil {
-		return Run{}, err
+		return nil, err
 	}
 	listener, err := receive(ours)
 	if err != nil {
-		cmd.Process.Kill()
-		cmd.Wait()
-		return Run{}, fmt.Errorf("%w: %s", err, out.String())
+		p.cmd.Process.Kill()
+		p.cmd.Wait()
+		return nil, fmt.Errorf("%w: %s", err, p.out.String())
 	}
-	j := &judge{listener: listener, fault: f}
-	go j.sit()
-	cmd.Wait()
-	calls, struck := j.adjourn()
-	return Run{calls, struck, out.String(), exitCode(cmd.ProcessState.Sys().(syscall.WaitStatus))}, nil
+	go t.sit(listener)
+	go func() {
+		p.cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// Signal sends it a signal, unless it has ended.
+func (p *Program) Signal(s syscall.Signal) { p.cmd.Process.Signal(s) }
+
+// Pid is its process.
+func (p *Program) Pid() int { return p.cmd.Process.Pid }
+
+// Done is closed when it has ended.
+func (p *Program) Done() <-chan struct{} { return p.done }
+
+// Wait waits until it has ended.
+func (p *Program) Wait() Result {
+	<-p.done
+	return Result{p.out.String(), exitCode(p.cmd.ProcessState.Sys().(syscall.WaitStatus))}
 }
 
 func exitCode(s syscall.WaitStatus) int {
@@ -97,87 +106,4 @@ func receive(from *os.File) (int, error) {
 		return 0, err
 	}
 	return fds[0], nil
-}
-
-// A judge says of each call what is to become of it.
-type judge struct {
-	listener int
-	fault    Fault
-
-	mu     sync.Mutex
-	over   bool // the program has ended
-	calls  []Call
-	struck string
-}
-
-// adjourn lets all further calls be.
-func (j *judge) adjourn() (calls []Call, struck string) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.over = true
-	return j.calls, j.struck
-}
-
-// sit answers until no process has the filter any more.
-func (j *judge) sit() {
-	defer unix.Close(j.listener)
-	for {
-		polled := []unix.PollFd{{Fd: int32(j.listener), Events: unix.POLLIN}}
-		if _, err := unix.Poll(polled, -1); err == unix.EINTR {
-			continue
-		}
-		if polled[0].Revents&unix.POLLIN == 0 {
-			return
-		}
-		var n notification
-		if !j.ioctl(unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n)) {
-			continue // who called has been killed
-		}
-		v := verdict{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
-		if errno := j.judge(n); errno != 0 {
-			v.errno, v.flags = -int32(errno), 0
-		}
-		j.ioctl(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&v))
-	}
-}
-
-func (j *judge) ioctl(request uintptr, arg unsafe.Pointer) bool {
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(j.listener), request, uintptr(arg))
-	return errno == 0
-}
-
-// judge is the error for a call, 0 for none.
-func (j *judge) judge(n notification) syscall.Errno {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.over {
-		return 0
-	}
-	call := n.call()
-	if call == nil {
-		return 0
-	}
-	parts := []Call{*call}
-	for k, typ := range n.messages() {
-		words := fmt.Sprintf("%s, message %d (%d)", call.Words, k, typ)
-		parts = append(parts, Call{fmt.Sprintf("%s %d", call.Kind, typ), words, call.Changes, true})
-	}
-	first := len(j.calls) + 1
-	j.calls = append(j.calls, parts...)
-	k := j.fault.Call - first
-	if j.fault.Call == 0 || k < 0 || k >= len(parts) {
-		return 0
-	}
-	j.struck = parts[k].Words
-	switch {
-	case j.fault.Errno == 0:
-		unix.Kill(int(n.pid), unix.SIGKILL)
-		return 0
-	case k > 0:
-		if err := n.refuse(k - 1); err != nil {
-			j.struck = "" // nothing happened
-		}
-		return 0
-	}
-	return j.fault.Errno
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -36,6 +37,10 @@ func run(stdin string, argv ...string) Result {
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
+	cmd.Cancel = func() error { // said at once: it may be where even SIGKILL does not reach it
+		fmt.Fprintf(os.Stderr, "lab: %s has not ended, but is\n%s", strings.Join(argv, " "), Whereabouts(cmd.Process.Pid))
+		return cmd.Process.Kill()
+	}
 	// A daemon that kept the output open must not hold the test for ever.
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()
