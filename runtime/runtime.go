@@ -272,12 +272,14 @@ func (r *Runtime) Destroy(ctx context.Context, id int, timeout time.Duration) (t
 	return there, killed, r.remove(id)
 }
 
-// remove deletes what is kept of a virtual server, the record last.
+// remove deletes what is kept of a virtual server, the record last. A checkpoint that has
+// found the namespace writes into the directory: it has ended when Forget returns, and later
+// ones find none.
 func (r *Runtime) remove(id int) error {
+	r.warn(r.Store.Ledgers().Forget(context.Background(), id))
 	if err := os.RemoveAll(r.keepDir(id)); err != nil {
 		return err
 	}
-	r.warn(r.Store.Ledgers().Forget(context.Background(), id))
 	return r.Store.forget(id)
 }
 

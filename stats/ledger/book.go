@@ -306,7 +306,8 @@ func (b *Book) carry(id int, all, fresh readings) {
 }
 
 // Forget takes a virtual server that is destroyed out of the last checkpoint. Its account
-// is a file of its own, which goes with its directory.
+// is a file of its own, which goes with its directory: after Forget, for one that has no
+// namespace any more is not written again.
 func (b *Book) Forget(ctx context.Context, id int) error {
 	unlock, err := b.Lock(ctx)
 	if err != nil {
