@@ -69,6 +69,7 @@ func drawNetwork(t *rapid.T, label string) Network {
 			i.Gateways = append(i.Gateways, subset(t, "gateway", pool, 1)...)
 		}
 		i.RA = i.bearsIPv6() && rapid.SampledFrom([]bool{false, false, true}).Draw(t, "ra")
+		i.Mode = rapid.SampledFrom([]Mode{"", "", Bridge, Private, VEPA}).Draw(t, "mode")
 		i.Metric = rapid.SampledFrom([]int{0, 0, 50 + len(n.Interfaces)}).Draw(t, "metric")
 		i.Table = rapid.SampledFrom([]int{0, 0, 2000 + len(n.Interfaces)}).Draw(t, "table")
 		i.Realm = rapid.SampledFrom([]int{0, 0, 8}).Draw(t, "realm")

@@ -249,7 +249,7 @@ func (d *differ) stale() {
 		if l.RA {
 			d.add(setSysctls{set: raSysctls(l.Name, false, false), was: raSysctls(l.Name, true, !i.gateway(true).IsValid())})
 		}
-		d.add(delLink{dev: l.Name, tag: l.tag, port: d.portName(l.Parent), portIndex: l.Parent, mac: l.MAC, mtu: l.MTU})
+		d.add(delLink{dev: l.Name, tag: l.tag, mode: l.Mode, port: d.portName(l.Parent), portIndex: l.Parent, mac: l.MAC, mtu: l.MTU})
 	}
 }
 
@@ -266,7 +266,7 @@ func (d *differ) portName(index int) string {
 // MTU, which can be set while it is in use. A port that is not there under its
 // name has been renamed: the link would be gone with it.
 func (l Link) fits(i Interface, p Port) bool {
-	return l.Kind == cmp.Or(i.Kind, Macvlan) && (l.Kind == Vlan || l.Mode == "bridge") && l.tag == i.innermost() &&
+	return l.Kind == cmp.Or(i.Kind, Macvlan) && l.Mode == i.mode() && l.tag == i.innermost() &&
 		l.MAC == i.MAC && l.RA == i.RA && (l.Parent == p.Index || p.Name == "")
 }
 
@@ -276,7 +276,7 @@ func (d *differ) links() {
 		link, there := d.have.Link(i.Name)
 		mtu := cmp.Or(i.MTU, port.MTU, link.MTU)
 		if !there || d.remade[i.Name] {
-			d.add(addLink{dev: i.Name, tag: i.innermost(), port: port.Name, portIndex: port.Index, mac: i.MAC, mtu: mtu})
+			d.add(addLink{dev: i.Name, tag: i.innermost(), mode: i.mode(), port: port.Name, portIndex: port.Index, mac: i.MAC, mtu: mtu})
 			link = Link{MTU: mtu}
 		}
 		switch {

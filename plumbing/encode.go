@@ -1,6 +1,7 @@
 package plumbing
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 
@@ -68,7 +69,7 @@ func ifinfomsg(kind, flags uint16, index int, up, change uint32) message {
 // newLink makes a macvlan, or a VLAN with that tag, on a device of the host's and
 // directly in another namespace, where it has its name and its MAC from the first
 // moment on.
-func newLink(name string, on int, t tag, mac MAC, mtu, nsFd int) message {
+func newLink(name string, on int, t tag, mode Mode, mac MAC, mtu, nsFd int) message {
 	m := ifinfomsg(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0, 0, 0)
 	if t != (tag{}) { // it would inherit NOARP
 		m = ifinfomsg(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0, 0, unix.IFF_NOARP)
@@ -82,7 +83,7 @@ func newLink(name string, on int, t tag, mac MAC, mtu, nsFd int) message {
 		m.putInfo("vlan", t.put)
 		return m
 	}
-	m.putInfo("macvlan", func(m *message) { m.putUint32(macvlanMode, macvlanBridge) })
+	m.putInfo("macvlan", func(m *message) { m.putUint32(macvlanMode, macvlanModes[cmp.Or(mode, Bridge)]) })
 	return m
 }
 
@@ -143,11 +144,8 @@ const (
 	looseBinding = 4 // VLAN_FLAG_LOOSE_BINDING
 )
 
-// include/uapi/linux/if_link.h: IFLA_MACVLAN_MODE, MACVLAN_MODE_BRIDGE.
-const (
-	macvlanMode   = 1
-	macvlanBridge = 4
-)
+// include/uapi/linux/if_link.h: IFLA_MACVLAN_MODE.
+const macvlanMode = 1
 
 func linkUp(index int) message {
 	return ifinfomsg(unix.RTM_NEWLINK, 0, index, unix.IFF_UP, unix.IFF_UP)

@@ -230,8 +230,10 @@ func decodeLink(l netlink.Link) Link {
 		Alias:  a.Alias,
 	}
 	copy(link.MAC[:], a.HardwareAddr)
-	if m, ok := l.(*netlink.Macvlan); ok && m.Mode == netlink.MACVLAN_MODE_BRIDGE {
-		link.Mode = "bridge"
+	if m, ok := l.(*netlink.Macvlan); ok {
+		link.Mode = map[netlink.MacvlanMode]Mode{
+			netlink.MACVLAN_MODE_BRIDGE: Bridge, netlink.MACVLAN_MODE_PRIVATE: Private, netlink.MACVLAN_MODE_VEPA: VEPA,
+		}[m.Mode]
 	}
 	if v, ok := l.(*netlink.Vlan); ok {
 		link.tag = decodeTag(v)

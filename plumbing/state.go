@@ -60,9 +60,9 @@ type Link struct {
 	Name   string
 	Index  int
 	Kind   Kind
-	Mode   string // a macvlan's
-	tag           // a VLAN's
-	Parent int    // index of what it sits on in the host's namespace
+	Mode   Mode // a macvlan's
+	tag         // a VLAN's
+	Parent int  // index of what it sits on in the host's namespace
 	MAC    MAC
 	MTU    int
 	Up     bool

@@ -18,6 +18,7 @@ import (
 type addLink struct {
 	dev       string
 	tag       tag
+	mode      Mode   // a macvlan's
 	port      string // the name of what it sits on
 	portIndex int    // 0: it is made by the same plan
 	mac       MAC
@@ -44,7 +45,7 @@ func (s addLink) Command(p Place) string {
 	if s.tag != (tag{}) {
 		line += " arp on type vlan " + s.tag.words() + " loose_binding on"
 	} else {
-		line += " type macvlan mode bridge"
+		line += " type macvlan mode " + string(cmp.Or(s.mode, Bridge))
 	}
 	if s.first != "" {
 		line += fmt.Sprintf("\n%s link set dev %s name %s", p.in("ip"), s.first, quote(s.dev))
@@ -86,7 +87,7 @@ func (s addLink) apply(ctx context.Context, h *Handle) error {
 }
 
 func (s addLink) message(dev string, h *Handle) message {
-	return newLink(dev, s.portIndex, s.tag, s.mac, s.mtu, h.ns.Fd())
+	return newLink(dev, s.portIndex, s.tag, s.mode, s.mac, s.mtu, h.ns.Fd())
 }
 
 // applyRenamed is for kernels that look for the new name in the namespace of

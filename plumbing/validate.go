@@ -121,6 +121,13 @@ func (i Interface) validate(p problems) {
 	default:
 		p.in("kind").add("kind %q is unknown: it is macvlan or vlan", i.Kind)
 	}
+	switch _, known := macvlanModes[i.Mode]; {
+	case i.Mode == "":
+	case i.mode() == "":
+		p.in("mode").add("mode %q is a macvlan's, and %s is of kind %s", i.Mode, i.Name, i.Kind)
+	case !known:
+		p.in("mode").add("mode %q is unknown: it is bridge, private or vepa", i.Mode)
+	}
 	if i.MTU != 0 && (i.MTU < 68 || i.MTU > 65535) {
 		p.in("mtu").add("mtu %d is out of range: 68 to 65535 bytes", i.MTU)
 	}

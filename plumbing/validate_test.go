@@ -193,6 +193,13 @@ routes[1].table: table 4294967296 is out of range: 0 to 4294967295
 routes[1].metric: metric 4294967296 is out of range: 0 to 4294967295
 routes[1].realm: realm 65536 is out of range: 0 to 65535
 routes[2].realm: route to 2001:db8:7::/48: IPv6 routes have no realm`},
+	{name: "modes", network: Network{Interfaces: []Interface{
+		{Name: "a", Port: "eth1", Mode: Private},
+		{Name: "b", Port: "eth1", Mode: "passthru"},
+		{Name: "c", Port: "eth1", Kind: Vlan, VLAN: VLAN{10}, Mode: VEPA},
+	}}, problems: `
+interfaces[1].mode: mode "passthru" is unknown: it is bridge, private or vepa
+interfaces[2].mode: mode "vepa" is a macvlan's, and c is of kind vlan`},
 	{name: "sources of routes", network: one(func(i *Interface) { i.Addresses = prefixes("192.0.2.8/24", "2001:db8::8/64") },
 		Route{To: netip.MustParsePrefix("198.51.100.0/24"), Dev: "eth0", Src: netip.MustParseAddr("192.0.2.8")},
 		Route{To: netip.MustParsePrefix("198.51.100.0/25"), Dev: "eth0", Src: netip.MustParseAddr("192.0.2.9")},

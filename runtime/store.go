@@ -212,8 +212,12 @@ func free(vs VirtualServer, others []VirtualServer, machineID string) error {
 func (vs VirtualServer) record() []byte {
 	vs.Interfaces = slices.Clone(vs.Interfaces)
 	for k := range vs.Interfaces {
-		if i := &vs.Interfaces[k]; i.Kind == plumbing.Macvlan {
+		i := &vs.Interfaces[k]
+		if i.Kind == plumbing.Macvlan {
 			i.Kind = ""
+		}
+		if i.Mode == plumbing.Bridge {
+			i.Mode = ""
 		}
 	}
 	if vs.Name == vs.Namespace() {

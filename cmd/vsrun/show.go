@@ -111,6 +111,9 @@ func showTable(w io.Writer, s runtime.Status) {
 		for _, g := range i.Gateways {
 			fmt.Fprintf(w, "  gateway\t%s\n", g)
 		}
+		if i.Mode != "" {
+			fmt.Fprintf(w, "  mode\t%s\n", i.Mode)
+		}
 		if i.RA {
 			fmt.Fprintln(w, "  ra\ttrue")
 		}

@@ -59,7 +59,7 @@ routes:
 - {to: "2001:db8:4::/64", via: "2001:db8::7", metric: 1024}`},
 	{"tables, realms and metrics of interfaces", `
 interfaces:
-- {name: eth0, port: eth1, addresses: [192.0.2.8/24, "2001:db8::8/64"], gateways: [192.0.2.1, "2001:db8::1"], metric: 50, realm: 8, ra: true}
+- {name: eth0, port: eth1, addresses: [192.0.2.8/24, "2001:db8::8/64"], gateways: [192.0.2.1, "2001:db8::1"], metric: 50, realm: 8, ra: true, mode: private}
 - {name: "it's", port: eth2, ra: true, addresses: [198.51.100.8/24, "2001:db8:1::8/64"], gateways: [198.51.100.1], table: 101}
 routes:
 - {to: 203.0.113.0/24, via: 198.51.100.7, src: 198.51.100.8}
