@@ -171,6 +171,7 @@ func openSocket(t *testing.T, s *Server) string {
 	for dir := filepath.Dir(client.Socket); dir != os.TempDir(); dir = filepath.Dir(dir) {
 		must(t, os.Chmod(dir, 0o755))
 	}
+	client.Stats(t.Context()) // who answers has set the socket's mode
 	return client.Socket
 }
 

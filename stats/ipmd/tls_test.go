@@ -26,7 +26,8 @@ type tlsTest struct {
 	log     journal
 }
 
-func serveTLS(t *testing.T) *tlsTest {
+// serveTLS gives handshakes that time.
+func serveTLS(t *testing.T, handshake time.Duration) *tlsTest {
 	t.Helper()
 	s := &tlsTest{ca: lab.NewAuthority(t, "ca"), dir: t.TempDir()}
 	s.ca.Issue(t, "a").Write(t, s.dir, s.ca)
@@ -38,7 +39,7 @@ func serveTLS(t *testing.T) *tlsTest {
 		io.WriteString(w, strings.Join(namesIn(r.TLS.PeerCertificates[0]), " "))
 	})}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(newTLSListener(l, s.creds, 300*time.Millisecond)) }()
+	go func() { served <- server.Serve(newTLSListener(l, s.creds, handshake)) }()
 	t.Cleanup(func() {
 		server.Close()
 		if err := <-served; err != http.ErrServerClosed {
@@ -87,7 +88,7 @@ func getOn(c net.Conn) (string, error) {
 
 // Who shows no good certificate is refused, and logged once.
 func TestTLSRefuses(t *testing.T) {
-	s := serveTLS(t)
+	s := serveTLS(t, time.Second)
 	issue := func(a *lab.Authority, until time.Duration) *lab.Pair {
 		p := a.IssueUntil(t, "b", time.Now().Add(until))
 		return &p
@@ -165,7 +166,7 @@ func (s *tlsTest) ask(t *testing.T, pair *lab.Pair, change ...func(*tls.Config))
 
 // Those who do not finish the handshake do not keep others from theirs.
 func TestHalfOpenHandshakes(t *testing.T) {
-	s := serveTLS(t)
+	s := serveTLS(t, handshakeTimeout)
 	for range 200 {
 		c, err := net.Dial("tcp", s.address)
 		must(t, err)
@@ -178,7 +179,7 @@ func TestHalfOpenHandshakes(t *testing.T) {
 // A connection ends when its certificate expires, or its authority goes, and
 // only then.
 func TestEstablishedConnections(t *testing.T) {
-	s := serveTLS(t)
+	s := serveTLS(t, handshakeTimeout)
 	other := lab.NewAuthority(t, "other")
 	own := s.ca.Issue(t, "a")
 	own.Write(t, s.dir, s.ca, other)
