@@ -27,7 +27,7 @@ type daemon struct {
 	events chan agent.Event
 }
 
-func startVSD(t *testing.T, h *lab.Host) *daemon {
+func startVSD(t testing.TB, h *lab.Host) *daemon {
 	t.Helper()
 	d := &daemon{h, exec.Command(filepath.Join(lab.Programs(t), "vsd")), new(bytes.Buffer), make(chan agent.Event, 10000)}
 	d.cmd.Stderr = d.log
@@ -61,7 +61,7 @@ func startVSD(t *testing.T, h *lab.Host) *daemon {
 }
 
 // await waits for an event that fits.
-func (d *daemon) await(t *testing.T, what string, fits func(agent.Event) bool) agent.Event {
+func (d *daemon) await(t testing.TB, what string, fits func(agent.Event) bool) agent.Event {
 	t.Helper()
 	var others []string
 	for late := time.After(10 * time.Second); ; {
@@ -78,7 +78,7 @@ func (d *daemon) await(t *testing.T, what string, fits func(agent.Event) bool) a
 }
 
 // awaitAll waits for an event of each subject, in whatever order.
-func (d *daemon) awaitAll(t *testing.T, event string, subjects ...string) {
+func (d *daemon) awaitAll(t testing.TB, event string, subjects ...string) {
 	t.Helper()
 	for len(subjects) > 0 {
 		e := d.await(t, "of "+strings.Join(subjects, ", "), func(e agent.Event) bool {
@@ -93,7 +93,7 @@ func about(subject, event string) func(agent.Event) bool {
 }
 
 // whole waits until nothing differs.
-func (d *daemon) whole(t *testing.T) {
+func (d *daemon) whole(t testing.TB) {
 	t.Helper()
 	var r lab.Result
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
@@ -126,7 +126,7 @@ interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.9/24]}]
 // A kind of drift: by what hand it comes, and what vsrun diff says of it.
 type drift struct {
 	name, subject, says string
-	hand                func(*testing.T, *site)
+	hand                func(testing.TB, *site)
 }
 
 // A site has a port with vs8, vs9 and a client on it.
@@ -137,7 +137,7 @@ type site struct {
 }
 
 // newHost has a run directory that stays, as packages make it.
-func newHost(t *testing.T) *lab.Host {
+func newHost(t testing.TB) *lab.Host {
 	t.Helper()
 	const run = "/run/vsrun"
 	if err := os.MkdirAll(run, 0o755); err != nil {
@@ -149,7 +149,7 @@ func newHost(t *testing.T) *lab.Host {
 	return h
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
 	t.Helper()
 	h := newHost(t)
 	s := &site{Host: h}
@@ -162,7 +162,7 @@ func newSite(t *testing.T) *site {
 }
 
 // apply makes the virtual servers of a document, until the end of the test.
-func (s *site) apply(t *testing.T, document string) {
+func (s *site) apply(t testing.TB, document string) {
 	t.Helper()
 	if r := s.VsrunIn(document, "apply", "--no-probe", "-f", "-"); r.Code != 0 {
 		t.Fatal(r)
@@ -171,8 +171,8 @@ func (s *site) apply(t *testing.T, document string) {
 }
 
 // ip is a hand that runs iproute2.
-func ip(lines ...string) func(*testing.T, *site) {
-	return func(t *testing.T, s *site) {
+func ip(lines ...string) func(testing.TB, *site) {
+	return func(t testing.TB, s *site) {
 		t.Helper()
 		for _, line := range lines {
 			s.Run(t, append([]string{"ip"}, strings.Fields(line)...)...)
@@ -181,8 +181,8 @@ func ip(lines ...string) func(*testing.T, *site) {
 }
 
 // sysctl sets one in a namespace, "" for the host.
-func sysctl(ns, setting string) func(*testing.T, *site) {
-	return func(t *testing.T, s *site) {
+func sysctl(ns, setting string) func(testing.TB, *site) {
+	return func(t testing.TB, s *site) {
 		t.Helper()
 		if ns == "" {
 			s.Run(t, "sysctl", "-qw", setting)
@@ -210,7 +210,7 @@ var drifts = []drift{
 	{"deleted link", "vs8", "add macvlan eth0 on port eth1", ip("-n vs8 link delete dev eth0")},
 	{"renamed link", "vs8", "delete interface lan0", ip("-n vs8 link set dev eth0 down", "-n vs8 link set dev eth0 name lan0", "-n vs8 link set dev lan0 up")},
 	{"changed MAC", "vs8", "delete interface eth0", ip("-n vs8 link set dev eth0 address 02:00:00:00:00:99")},
-	{"mark", "vs8", "mark eth0 as vsrun:vs8/eth0", func(t *testing.T, s *site) { s.Run(t, "ip", "-n", "vs8", "link", "set", "dev", "eth0", "alias", "") }},
+	{"mark", "vs8", "mark eth0 as vsrun:vs8/eth0", func(t testing.TB, s *site) { s.Run(t, "ip", "-n", "vs8", "link", "set", "dev", "eth0", "alias", "") }},
 	{"forwarding", "vs8", "set net.ipv4.ip_forward=0", sysctl("vs8", "net.ipv4.ip_forward=1")},
 	{"filter", "vs8", "set net.ipv4.conf.all.rp_filter=2", sysctl("vs8", "net.ipv4.conf.all.rp_filter=1")},
 	{"IPv6 forwarding", "vs8", "set net.ipv6.conf.all.forwarding=0", sysctl("vs8", "net.ipv6.conf.all.forwarding=1")},
@@ -218,9 +218,9 @@ var drifts = []drift{
 	{"IPv6 default", "vs9", "set net.ipv6.conf.default.accept_ra=0", sysctl("vs9", "net.ipv6.conf.default.accept_ra=1")},
 	{"name with an init", "vs8", "publish the namespace again", ip("netns delete vs8")},
 	{"name without one", "vs9", "make the namespace", ip("netns delete vs9")},
-	{"killed init", "vs8", "start service one", func(t *testing.T, _ *site) { kill(t, "vs-init\x00vs8\x00") }},
+	{"killed init", "vs8", "start service one", func(t testing.TB, _ *site) { kill(t, "vs-init\x00vs8\x00") }},
 	{"port's mtu", "vs8", "set mtu 1500 on eth0", ip("link set dev eth1 mtu 1400", "link set dev eth1 mtu 1500")},
-	{"port made again", "vs9", "add macvlan eth0 on port eth1", func(t *testing.T, s *site) { s.segment.Remove(t, "eth1")() }},
+	{"port made again", "vs9", "add macvlan eth0 on port eth1", func(t testing.TB, s *site) { s.segment.Remove(t, "eth1")() }},
 }
 
 // onPorts are the kinds of drift of what is on the host.
@@ -337,7 +337,7 @@ func (one drift) heals(t *testing.T, s *site) {
 }
 
 // kill kills the process whose command line begins so.
-func kill(t *testing.T, command string) {
+func kill(t testing.TB, command string) {
 	t.Helper()
 	list, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range list {
