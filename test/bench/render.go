@@ -88,13 +88,13 @@ func (r Report) Section(name string) string {
 	for _, row := range rows {
 		theirs, ratio := "", ""
 		if row.Theirs != nil {
-			theirs = digits(row.Theirs.Median) + " " + row.Unit
+			theirs = amount(row.Theirs.Median, row.Unit)
 		}
 		if row.Ratio != nil {
 			ratio = fmt.Sprintf("%s (%s–%s)", digits(row.Ratio.Median), digits(row.Ratio.Low), digits(row.Ratio.High))
 		}
-		fmt.Fprintf(&b, "| %s | %d | %s %s | %s | %s | %s | %s |\n",
-			row.What, row.Size, digits(row.Ours.Median), row.Unit, theirs, row.Against, ratio, row.outcome())
+		fmt.Fprintf(&b, "| %s | %d | %s | %s | %s | %s | %s |\n",
+			row.What, row.Size, amount(row.Ours.Median, row.Unit), theirs, row.Against, ratio, row.outcome())
 	}
 	return b.String()
 }
@@ -147,7 +147,7 @@ func (r Report) Short() string {
 		if row.Ratio != nil {
 			beside = fmt.Sprintf("× %s of %s", digits(row.Ratio.Median), row.Against)
 		}
-		fmt.Fprintf(&b, "| %s | %d | %s %s | %s | %s |\n", row.What, row.Size, digits(row.Ours.Median), row.Unit, beside, row.outcome())
+		fmt.Fprintf(&b, "| %s | %d | %s | %s | %s |\n", row.What, row.Size, amount(row.Ours.Median, row.Unit), beside, row.outcome())
 	}
 	return b.String()
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 )
 
 // A Report is what one run has measured.
@@ -90,9 +91,9 @@ func row(section, what string, size int, unit string, ours []float64, against st
 }
 
 func (r Row) String() string {
-	s := fmt.Sprintf("%s (%d): %s %s", r.What, r.Size, digits(r.Ours.Median), r.Unit)
+	s := fmt.Sprintf("%s (%d): %s", r.What, r.Size, amount(r.Ours.Median, r.Unit))
 	if r.Theirs != nil {
-		s += fmt.Sprintf(", %s %s %s", r.Against, digits(r.Theirs.Median), r.Unit)
+		s += fmt.Sprintf(", %s %s", r.Against, amount(r.Theirs.Median, r.Unit))
 	}
 	if r.Ratio != nil {
 		s += ": ×" + digits(r.Ratio.Median)
@@ -119,7 +120,7 @@ func (r Row) bound() string {
 	if r.Goal.Of == "ratio" {
 		return sign + "×" + digits(r.Goal.Bound)
 	}
-	return sign + digits(r.Goal.Bound) + " " + r.Unit
+	return sign + amount(r.Goal.Bound, r.Unit)
 }
 
 // digits shows three digits that say something.
@@ -133,6 +134,14 @@ func digits(v float64) string {
 		return fmt.Sprintf("%.3g", v)
 	}
 	return fmt.Sprintf("%.0f", v)
+}
+
+// amount is a figure with its unit.
+func amount(v float64, unit string) string {
+	if rest, ok := strings.CutPrefix(unit, "µs"); ok && v >= 10000 {
+		return digits(v/1000) + " ms" + rest
+	}
+	return digits(v) + " " + unit
 }
 
 func load(path string) (r Report, err error) {
