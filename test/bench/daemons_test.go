@@ -39,7 +39,7 @@ func (b *bench) ipmd(t *testing.T, size int) {
 	rate, slowest := storm(t, socket, size, askers, b.turns(200))
 	b.tell(row(section, fmt.Sprintf("/stats?id=…, by %d at once", askers), size, "a second", []float64{rate}, "", nil, nil))
 	b.tell(row(section, "the slowest of a hundred of them", size, "ms", []float64{slowest}, "", nil, nil))
-	b.tell(row("memory", "ipmd after that", size, "MB", []float64{resident(t, p.Pid())}, "", nil, figure(64)))
+	b.tell(row("memory", "memory of ipmd, after thousands of questions", size, "MB", []float64{resident(t, p.Pid())}, "", nil, figure(64)))
 }
 
 // vsd has looked at all of them, and written twice what they have counted.
@@ -52,7 +52,7 @@ func (b *bench) vsd(t *testing.T, size int) {
 		t.Fatalf("vsd has ended: %s", p.Output())
 	default:
 	}
-	b.tell(row("memory", "vsd", size, "MB", []float64{resident(t, p.Pid())}, "", nil, figure(64)))
+	b.tell(row("memory", "memory of vsd", size, "MB", []float64{resident(t, p.Pid())}, "", nil, figure(64)))
 }
 
 // storm asks for one virtual server after the other, by several at once over

@@ -234,5 +234,5 @@ func (b *bench) initMemory(t *testing.T) {
 		time.Sleep(3 * time.Second)
 	}
 	pid := pidOf(t, "vs-init")
-	b.tell(row("memory", "the init of a virtual server with services, at rest", 1, "MB", []float64{resident(t, pid)}, "", nil, figure(5)))
+	b.tell(row("memory", "memory of the init of a virtual server with services, at rest", 1, "MB", []float64{resident(t, pid)}, "", nil, figure(5)))
 }

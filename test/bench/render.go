@@ -110,6 +110,9 @@ func (r Row) outcome() string {
 	return r.bound() + " **missed**"
 }
 
+// sections is their order.
+var sections = []string{"create", "destroy", "look", "read", "ipmd", "processes", "wire", "memory"}
+
 // Goals are the rows that have one, for the most virtual servers that each was measured
 // with, up to a thousand.
 func (r Report) Goals() (rows []Row) {
@@ -125,6 +128,9 @@ func (r Report) Goals() (rows []Row) {
 			rows[k] = row
 		}
 	}
+	slices.SortStableFunc(rows, func(a, b Row) int {
+		return slices.Index(sections, a.Section) - slices.Index(sections, b.Section)
+	})
 	return rows
 }
 
