@@ -54,6 +54,13 @@ func newMultihomed(t *testing.T, document string) *multihomed {
 		}
 	}
 	s.must(t, s.VsrunIn(document, "create", "-f", "-", "--no-probe"))
+	for _, c := range s.far { // the kernel notices a carrier within a second
+		for _, own := range twoWays {
+			for _, addr := range own {
+				soon(t, func() error { return reach(c, addr) })
+			}
+		}
+	}
 	return s
 }
 
