@@ -24,6 +24,13 @@ func (s *Store) newBook() *ledger.Book {
 			defer cancel()
 			return s.lock(ctx, books)
 		},
+		Read: func(path string) ([]byte, error) {
+			text, err := readRecord(path)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				err = fmt.Errorf("cannot use %s: %w", path, err)
+			}
+			return text, err
+		},
 		Replace: func(path string, text []byte) error {
 			dir, name := filepath.Split(path)
 			if err := s.makeDir(dir); err != nil {

@@ -114,6 +114,9 @@ func (l *logs) showJournal(ctx context.Context, matches []string) error {
 	return err
 }
 
+// openLog opens a file for reading; a pipe would wait for its writer.
+func openLog(file string) (*os.File, error) { return os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0) }
+
 // show shows the files, the oldest first, and follows the last.
 func (l *logs) show(ctx context.Context, files []string) error {
 	current := files[len(files)-1]
@@ -129,7 +132,7 @@ func (l *logs) show(ctx context.Context, files []string) error {
 	var last []string
 	var f *os.File
 	for _, file := range files {
-		next, err := os.Open(file)
+		next, err := openLog(file)
 		if errors.Is(err, fs.ErrNotExist) { // not that much, or not started yet
 			continue
 		}
@@ -209,7 +212,7 @@ func (l *logs) goOn(ctx context.Context, current string, f **os.File, watch *os.
 				return err
 			}
 		}
-		next, err := os.Open(current)
+		next, err := openLog(current)
 		if errors.Is(err, fs.ErrNotExist) && gone(current, *f) {
 			return nil
 		}

@@ -31,8 +31,8 @@ func hold(logDir string) error {
 
 // holder is the process that holds the lock, 0 when none does.
 func holder(logDir string) (int, error) {
-	d, err := os.Open(logDir)
-	if errors.Is(err, fs.ErrNotExist) {
+	d, err := os.OpenFile(logDir, os.O_RDONLY|unix.O_DIRECTORY, 0) // a pipe would wait for its writer
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return 0, nil
 	}
 	if err != nil {

@@ -70,7 +70,7 @@ func bindAndListen(path string) (*os.File, error) {
 // whether a socket is stale and then replaces it has to: otherwise two inits
 // that start at once take each other's socket away.
 func locked(dir string, fn func() error) error {
-	d, err := os.Open(dir)
+	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}

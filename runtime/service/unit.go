@@ -146,9 +146,10 @@ func memory(text []byte) (*os.File, error) {
 	return f, err
 }
 
-// openLog opens the file that a service's output is appended to.
+// openLog opens the file that a service's output is appended to. It waits for nobody, as
+// it would for who reads a pipe.
 func openLog(logs *os.Root, name string) (*os.File, error) {
-	return logs.OpenFile(name+".log", os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	return logs.OpenFile(name+".log", os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NONBLOCK, 0o640)
 }
 
 // hear takes the launched process's word, once: "" when it became the program.

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 // many is a book of a thousand virtual servers, as a kernel has them.
 func many(b *testing.B) (*Book, []Source) {
 	b.Helper()
-	book := &Book{Dir: b.TempDir(), Replace: replaceIn, Lock: func(context.Context) (func(), error) { return func() {}, nil }}
+	book := &Book{Dir: b.TempDir(), Read: os.ReadFile, Replace: replaceIn, Lock: func(context.Context) (func(), error) { return func() {}, nil }}
 	var list []Source
 	for id := 1; id <= 1000; id++ {
 		list = append(list, Source{ID: id, Wanted: []string{"eth0"}, Read: func(s *stats.Sample) error {

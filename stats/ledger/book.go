@@ -28,6 +28,9 @@ type Book struct {
 	Lock    func(context.Context) (unlock func(), err error)
 	Replace func(path string, text []byte) error
 
+	// Read is a file's contents. It waits for nobody, whatever has the name.
+	Read func(path string) ([]byte, error)
+
 	accounts cache[account]
 	readings cache[readings]
 }
@@ -123,7 +126,7 @@ func (e *spoiledError) Unwrap() error { return e.error }
 // all are the readings of the last checkpoint. Without them nothing of a life that
 // goes on is lost, for its counters are sums.
 func (b *Book) all() (readings, error) {
-	r, err := b.readings.get(b.readingsPath(), false)
+	r, err := b.readings.get(b.readingsPath(), b.Read, false)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return readings{}, nil
@@ -140,7 +143,7 @@ func (b *Book) all() (readings, error) {
 // account is that of a virtual server, a new one if it has none; now is what its
 // counters say.
 func (b *Book) account(id int, all readings, now reading) (*account, error) {
-	a, err := b.accounts.get(b.accountPath(id), false)
+	a, err := b.accounts.get(b.accountPath(id), b.Read, false)
 	switch {
 	case err == nil:
 		return all.current(id, &a).clone(), nil
@@ -300,7 +303,7 @@ func (b *Book) checkpoint(s Source, all, fresh readings) error {
 
 // carry takes over what the last checkpoint had of a virtual server.
 func (b *Book) carry(id int, all, fresh readings) {
-	if a, err := b.accounts.get(b.accountPath(id), false); err == nil && a.Token == all[id].Token {
+	if a, err := b.accounts.get(b.accountPath(id), b.Read, false); err == nil && a.Token == all[id].Token {
 		fresh[id] = all[id]
 	}
 }

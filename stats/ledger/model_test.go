@@ -96,7 +96,7 @@ func replaceIn(path string, text []byte) error {
 
 // newBook is the ledger as another process has it.
 func (w *world) newBook(dir string) {
-	w.book = &Book{Dir: dir, Replace: w.replace, Lock: func(context.Context) (func(), error) { return func() {}, nil }}
+	w.book = &Book{Dir: dir, Read: os.ReadFile, Replace: w.replace, Lock: func(context.Context) (func(), error) { return func() {}, nil }}
 }
 
 // do does something that may be killed at any write, and continues elsewhere.

@@ -32,11 +32,11 @@ func (b *Book) Ledger(id int) (*stats.Ledger, error) {
 // tell reads the readings before the account: should that be written between, it has
 // what they say. The other way round it would lack what was told before.
 func (b *Book) tell(id int, now *reading) (*stats.Ledger, error) {
-	all, err := b.readings.get(b.readingsPath(), true)
+	all, err := b.readings.get(b.readingsPath(), b.Read, true)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	a, err := b.accounts.get(b.accountPath(id), true)
+	a, err := b.accounts.get(b.accountPath(id), b.Read, true)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +58,8 @@ type cached[T any] struct {
 
 // get is the value of a file. A glance trusts that one with the inode, size and time
 // that it had is the same: each is written as a new one.
-func (c *cache[T]) get(path string, glance bool) (T, error) {
-	info, err := os.Stat(path)
+func (c *cache[T]) get(path string, read func(string) ([]byte, error), glance bool) (T, error) {
+	info, err := os.Lstat(path)
 	c.mu.Lock()
 	was, ok := c.files[path]
 	c.mu.Unlock()
@@ -68,7 +68,7 @@ func (c *cache[T]) get(path string, glance bool) (T, error) {
 	}
 	now := cached[T]{info: info}
 	if err == nil {
-		now.text, err = os.ReadFile(path)
+		now.text, err = read(path)
 	}
 	switch {
 	case err != nil:
