@@ -98,7 +98,7 @@ func TestReadyCommandHangs(t *testing.T) {
 	once := filepath.Join(v.dir, "once")
 	v.begin()
 	s := sh("a", "exec sleep 100000")
-	s.Ready = Ready{Command: []string{"sh", "-c", "[ -e " + once + " ] || { touch " + once + "; sleep 32009 & exec sleep 32010; }"}, Timeout: Duration(3 * time.Second)}
+	s.Ready = Ready{Command: []string{"sh", "-c", "[ -e " + once + " ] || { touch " + once + "; sleep 32009 & exec sleep 32010; }"}, Timeout: Duration(9 * time.Second)}
 	if err := v.Set(t.Context(), []Service{s}); err != nil {
 		t.Fatal(err)
 	}

@@ -281,12 +281,12 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(8 * time.Second)
+	deadline := time.After(20 * time.Second)
 	for !holds() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("not in 8 s: %s", what)
+			t.Fatalf("not in 20 s: %s", what)
 		}
 	}
 }

@@ -56,7 +56,7 @@ func (u *unit) status() Status {
 // with kill(0, SIGTERM), which is everybody of its process group. What becomes of
 // it is heard later.
 func (u *unit) launch(out *os.File, env, private []string, heard func()) error {
-	u.launched, u.word = u.service, make(chan string, 1)
+	u.launched, u.word, u.refusal = u.service, make(chan string, 1), nil
 	if u.service.Ready.Notify {
 		env = append(slices.Clone(env), "NOTIFY_SOCKET="+notifySocket)
 	}
@@ -158,7 +158,7 @@ func (u *unit) hear() {
 		return
 	}
 	text := <-u.word
-	u.word, u.refusal = nil, nil
+	u.word = nil
 	if text != "" {
 		u.fail(errors.New(text))
 	}
