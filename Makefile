@@ -26,7 +26,7 @@ export CGO_ENABLED := 0
 # Programs that are measured beside them; see test/bench.
 export VSRUN_BENCH_TOOLS := $(CACHE)/bench
 
-.PHONY: help build install uninstall test test-vm test-vm-kernel vm-shell lint bench demo fuzz crash-matrix clean
+.PHONY: help build install uninstall test test-vm test-vm-kernel vm-shell lint bench bpf demo fuzz crash-matrix clean
 .PHONY: check-native check-as-user check-vm vm peers summary
 
 help: ## this list
@@ -123,6 +123,10 @@ peers:
 	@$(GO) build -trimpath -ldflags '-s -w' -o $(VSRUN_BENCH_TOOLS)/ ./test/bench/bare
 	@$(GO) build -modfile=tools/go.mod -trimpath -ldflags '-s -w' -o $(VSRUN_BENCH_TOOLS)/ github.com/containernetworking/cni/cnitool \
 		github.com/containernetworking/plugins/plugins/main/macvlan github.com/containernetworking/plugins/plugins/ipam/static
+
+bpf: ## the program for the kernel, of its source
+	@test/install bpf
+	@stats/ebpf/build
 
 demo: build ## two virtual servers on one port, seen from a client; KEEP=1 to stay in
 	@test/install base web files

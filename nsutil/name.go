@@ -14,6 +14,9 @@ type ID struct {
 	ino          uint64
 }
 
+// Inode is the namespace's number, which no other namespace of the host has meanwhile.
+func (id ID) Inode() uint64 { return id.ino }
+
 // ID is the namespace's.
 func (ns *Namespace) ID() (ID, error) {
 	return identify(ns.Fd(), new(byte), unix.AT_EMPTY_PATH)

@@ -29,7 +29,7 @@ func (p *parser) dev(text []byte, s *Sample) error {
 		if string(name) == "lo" {
 			continue
 		}
-		s.add(name, counters)
+		s.Add(name, counters)
 	}
 	return nil
 }

@@ -34,15 +34,16 @@ type namespace struct {
 var procFiles = []struct {
 	name  string
 	must  bool // each kernel has it
+	part  Parts
 	parse func(*parser, []byte, *Sample) error
 }{
-	{"dev", true, (*parser).dev},
-	{"snmp", true, (*parser).snmp},
-	{"snmp6", false, (*parser).snmp6}, // without IPv6
-	{"netstat", true, (*parser).snmp},
-	{"sockstat", false, (*parser).sockstat},
-	{"sockstat6", false, (*parser).sockstat},
-	{"stat/nf_conntrack", false, (*parser).conntrack}, // without the module
+	{"dev", true, InterfacesPart, (*parser).dev},
+	{"snmp", true, MIBPart, (*parser).snmp},
+	{"snmp6", false, MIBPart, (*parser).snmp6}, // without IPv6
+	{"netstat", true, MIBPart, (*parser).snmp},
+	{"sockstat", false, 0, (*parser).sockstat},
+	{"sockstat6", false, 0, (*parser).sockstat},
+	{"stat/nf_conntrack", false, 0, (*parser).conntrack}, // without the module
 }
 
 func newNamespace(path string) (*namespace, error) {
@@ -134,11 +135,12 @@ func (ns *namespace) openHere() (err error) {
 	return nil
 }
 
-// read reads all files into the sample.
-func (ns *namespace) read(s *Sample, p *parser) error {
+// read reads all into the sample, what a Bulk does not say from files.
+func (ns *namespace) read(s *Sample, p *parser, bulk func(nsutil.ID, *Sample) Parts) error {
 	s.empty()
+	has := bulk(ns.id, s)
 	for i, f := range procFiles {
-		if ns.open[i] < 0 {
+		if ns.open[i] < 0 || has&f.part != 0 {
 			continue
 		}
 		text, err := p.read(ns.open[i])

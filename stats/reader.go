@@ -7,10 +7,12 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/nsutil/cgroup"
 )
 
@@ -45,6 +47,8 @@ func Read(src Source) (Sample, error) {
 // It keeps as many files open as half of RLIMIT_NOFILE allows. What is beyond that is
 // opened and closed each time it is read.
 type Reader struct {
+	bulk atomic.Pointer[Bulk]
+
 	// Complete, where there is one, adds to each sample what its namespace does not say.
 	Complete func(*Sample)
 
@@ -62,7 +66,11 @@ type Reader struct {
 // nothing. Without the namespace the error is fs.ErrNotExist, and only then. After an
 // error s is of no use but for the next Read.
 func (r *Reader) Read(src Source, s *Sample) error {
-	if err := r.read(src, s); err != nil {
+	return r.readBy(src, s, func(nsutil.ID, *Sample) Parts { return 0 })
+}
+
+func (r *Reader) readBy(src Source, s *Sample, bulk func(nsutil.ID, *Sample) Parts) error {
+	if err := r.read(src, s, bulk); err != nil {
 		return fmt.Errorf("cannot read the counters of vs%d: %w", src.ID, err)
 	}
 	if r.Complete != nil {
@@ -71,7 +79,7 @@ func (r *Reader) Read(src Source, s *Sample) error {
 	return nil
 }
 
-func (r *Reader) read(src Source, s *Sample) error {
+func (r *Reader) read(src Source, s *Sample, bulk func(nsutil.ID, *Sample) Parts) error {
 	ns, err := r.namespace(src.Path)
 	if err != nil {
 		return err
@@ -85,13 +93,13 @@ func (r *Reader) read(src Source, s *Sample) error {
 	p := r.borrow()
 	defer r.giveBack(p)
 	s.ID, s.Name, s.Time = src.ID, src.Name, time.Now().UTC()
-	if err := ns.read(s, p); err != nil {
+	if err := ns.read(s, p, bulk); err != nil {
 		// A file that is open goes with the module that made it: EIO.
 		r.close(ns)
 		if err := r.open(ns); err != nil {
 			return err
 		}
-		if err := ns.read(s, p); err != nil {
+		if err := ns.read(s, p, bulk); err != nil {
 			return err
 		}
 	}

@@ -73,8 +73,8 @@ func (s *Sample) empty() {
 	s.Ledger = nil
 }
 
-// add adds an interface. The name that an earlier reading had in its place is used again.
-func (s *Sample) add(name []byte, c Counters) {
+// Add adds an interface, and its counters to the total. The name that an earlier reading had in its place is used again.
+func (s *Sample) Add(name []byte, c Counters) {
 	n := len(s.Interfaces)
 	if n == cap(s.Interfaces) {
 		s.Interfaces = append(s.Interfaces, Interface{})

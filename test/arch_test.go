@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"cmd/vsrun":       {"cmd/vsrun/screen", "runtime/agent", "nsutil/cgroup", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd"},
 	"cmd/daemon":      {},
 	"cmd/vsd":         {"cmd/daemon", "runtime/agent", "runtime", "plumbing", "nsutil", "stats"},
-	"cmd/ipmd":        {"cmd/daemon", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ipmd", "stats/push"},
+	"cmd/ipmd":        {"cmd/daemon", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ebpf", "stats/ipmd", "stats/push"},
 	"cmd/vs-init":     {"runtime/service"},
 	"runtime/agent":   {"runtime", "runtime/service", "plumbing", "nsutil"},
 	"runtime":         {"document", "nsutil/cgroup", "runtime/service", "runtime/units", "runtime/volume", "plumbing", "nsutil", "stats", "stats/ipmd", "stats/ledger"},
@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"runtime/volume":  {"runtime/service"},
 	"plumbing":        {"nsutil"},
 	"stats":           {"nsutil/cgroup", "nsutil"},
+	"stats/ebpf":      {"stats", "nsutil"},
 	"stats/ledger":    {"stats"},
 	"stats/push":      {"document"},
 	"stats/ipmd":      {"document", "stats", "stats/push", "nsutil"},
@@ -52,6 +53,7 @@ var reserved = map[string][]string{
 	"github.com/spf13/cobra":         {"cmd/…"},
 	"github.com/spf13/pflag":         {"cmd/…"},
 	"golang.org/x/term":              {"cmd/vsrun/screen"},
+	"github.com/cilium/ebpf":         {"stats/ebpf"},
 }
 
 // threads are the calls that act on the calling thread: only nsutil may make
