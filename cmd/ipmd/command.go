@@ -52,6 +52,7 @@ SIGTERM and SIGINT end ipmd once the requests under way are answered; a second
 one ends it at once.`
 
 const fields = `  maxAge: 1s                  # how old a shared sample may be, for askers that do not say
+  reader: auto                # how counters are read: ebpf, proc, or auto: of many by eBPF if it can be had
   access: []                  # who else than root may ask what: see examples/ipmd.yaml
   limits:
     connections: 4096         # open at once
@@ -99,12 +100,13 @@ func serve(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	server := &ipmd.Server{Sources: sources(o, log), Reader: reader, Log: log}
+	reading := &reading{reader: reader, log: log}
+	server := &ipmd.Server{Sources: sources(o, log), Reader: reader, ReadBy: reading.by, Log: log}
 	pushing := &pushing{ctx: ctx}
-	if err := configure(server, pushing, config, log); err != nil {
+	if err := configure(server, reading, pushing, config, log); err != nil {
 		return err
 	}
 	defer pushing.start(nil)
-	defer onHangup(func() { o.reload(server, pushing, log) })()
+	defer onHangup(func() { o.reload(server, reading, pushing, log) })()
 	return server.ListenAndServe(ctx, socket)
 }

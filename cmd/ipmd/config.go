@@ -46,10 +46,10 @@ func onHangup(reload func()) (stop func()) {
 }
 
 // reload has the server take the file as it is now. A bad one changes nothing.
-func (o options) reload(server *ipmd.Server, pushing *pushing, log *slog.Logger) {
+func (o options) reload(server *ipmd.Server, reading *reading, pushing *pushing, log *slog.Logger) {
 	config, err := o.readConfig()
 	if err == nil {
-		err = configure(server, pushing, config, log)
+		err = configure(server, reading, pushing, config, log)
 	}
 	if err != nil {
 		log.Error("the configuration stays as it was", "err", err)
@@ -59,14 +59,18 @@ func (o options) reload(server *ipmd.Server, pushing *pushing, log *slog.Logger)
 }
 
 // configure has everything go by a configuration, or nothing.
-func configure(server *ipmd.Server, pushing *pushing, config ipmd.Config, log *slog.Logger) error {
+func configure(server *ipmd.Server, reading *reading, pushing *pushing, config ipmd.Config, log *slog.Logger) error {
 	pusher, err := push.New(config.Push, server.WriteMetrics, log)
 	if err != nil {
+		return err
+	}
+	if err := reading.prepare(config.Reader); err != nil {
 		return err
 	}
 	if err := server.Configure(config); err != nil {
 		return err
 	}
+	reading.settle(config.Reader)
 	pushing.start(pusher)
 	return nil
 }

@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,8 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsrun/vsrun/stats"
+	"github.com/vsrun/vsrun/stats/ipmd"
 	"github.com/vsrun/vsrun/test/lab"
 )
 
@@ -67,4 +74,73 @@ func TestRaisesItsLimit(t *testing.T) {
 	if err := unix.Prlimit(daemon.Process.Pid, unix.RLIMIT_NOFILE, nil, &limit); err != nil || limit.Cur < limit.Max-1 { // Go leaves one out
 		t.Errorf("%+v, %v", limit, err)
 	}
+}
+
+// How counters are read is told, and can be said; either way the figures are the same.
+func TestReaderIsToldAndChosen(t *testing.T) {
+	h := lab.New(t)
+	for id := range 9 {
+		id := fmt.Sprint(11 + id)
+		h.MustVsrun(t, "create", id)
+		t.Cleanup(func() { h.MustVsrun(t, "destroy", id) })
+	}
+	config := filepath.Join(t.TempDir(), "ipmd.yaml")
+	set := func(how string) {
+		if err := os.WriteFile(config, []byte("maxAge: 0s\nreader: "+how+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("proc")
+	daemon, client, log := start(t, "--state-dir", h.StateDir, "--config", config)
+	waitForLog(t, log, `counters are read from /proc" why="the configuration says so"`)
+	if text := metrics(t, client); !strings.Contains(text, `ipmd_reader_info{reader="proc",reason="the configuration says so"} 1`) {
+		t.Error(text)
+	}
+	before, err := client.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	set("auto")
+	daemon.Process.Signal(unix.SIGHUP)
+	if _, err := client.Stats(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const ebpf = "counters of many are read by eBPF"
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(log.String(), ebpf); time.Sleep(10 * time.Millisecond) {
+		if strings.Contains(log.String(), "cannot read counters by eBPF") {
+			t.Skipf("NOT TESTED: %s", log)
+		}
+		if time.Now().After(end) {
+			t.Fatalf("30 s later:\n%s", log)
+		}
+	}
+	for range 2 { // at the second time they are known to the program
+		after, err := client.Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(before, after, cmpopts.IgnoreFields(stats.Sample{}, "Time", "Ledger", "Sockets")); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if text := metrics(t, client); !strings.Contains(text, `ipmd_reader_info{reader="ebpf",reason=""} 1`) {
+		t.Error(text)
+	}
+}
+
+func metrics(t *testing.T, c ipmd.Client) string {
+	t.Helper()
+	http := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", c.Socket)
+	}}}
+	res, err := http.Get("http://ipmd/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

@@ -54,10 +54,11 @@ func (s *Server) answer(ctx context.Context, g grant, q question) (answer, error
 // asked for by name.
 func (s *Server) sampled(ctx context.Context, g grant, q question) ([]*entry, error) {
 	b := noOlder(q.age)
-	entries, err := s.pick(ctx, g, q)
+	entries, many, err := s.pick(ctx, g, q)
 	if err != nil {
 		return nil, err
 	}
+	b.many = many
 	running := make([]*entry, 0, len(entries))
 	for _, e := range entries {
 		err := s.sampler.refresh(ctx, e, b)

@@ -3,6 +3,7 @@ package ipmd
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,9 @@ type Config struct {
 	// MaxAge is how old a sample may be that an asker is given who does not say.
 	MaxAge time.Duration `yaml:"maxAge"`
 
+	// Reader is how counters are read: ReadAuto, ReadProc or ReadEBPF.
+	Reader string `yaml:"reader"`
+
 	Access []Rule `yaml:"access"`
 	Limits Limits `yaml:"limits"`
 
@@ -25,6 +29,13 @@ type Config struct {
 
 	Push push.Config `yaml:"push"` // zero: metrics are sent nowhere
 }
+
+// The ways to read counters.
+const (
+	ReadAuto = "auto" // by eBPF where that can be, otherwise from /proc
+	ReadProc = "proc" // from /proc
+	ReadEBPF = "ebpf" // by eBPF, or not at all
+)
 
 // Limits bound what those who ask can make ipmd hold and do.
 type Limits struct {
@@ -40,6 +51,7 @@ type Limits struct {
 func DefaultConfig() Config {
 	return Config{
 		MaxAge: time.Second,
+		Reader: ReadAuto,
 		Limits: Limits{Connections: 4096, ConnectionsPerPeer: 2048, Requests: 2048, Watchers: 1024, Interval: 200 * time.Millisecond},
 	}
 }
@@ -87,6 +99,9 @@ func (c Config) Validate() []document.Problem {
 	}
 	if c.MaxAge < 0 || c.MaxAge > time.Hour {
 		add("maxAge", "%s is out of range: 0 to 1h", c.MaxAge)
+	}
+	if !slices.Contains([]string{ReadAuto, ReadProc, ReadEBPF}, c.Reader) {
+		add("reader", "%q is none of auto, proc and ebpf", c.Reader)
 	}
 	for k, r := range c.Access {
 		r.validate(func(path, format string, args ...any) {

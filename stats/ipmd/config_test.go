@@ -15,6 +15,7 @@ func TestReadConfig(t *testing.T) {
 		"# nothing\n---\n": func(*Config) {},
 		"{}":               func(*Config) {},
 		"maxAge: 0s":       func(c *Config) { c.MaxAge = 0 },
+		"reader: proc":     func(c *Config) { c.Reader = ReadProc },
 		`{"maxAge": "1m30s", "limits": {"requests": 7}}`: func(c *Config) { c.MaxAge = 90 * time.Second; c.Limits.Requests = 7 },
 		"access:\n- {user: 0, servers: [8, web], ask: [cluster]}\n- {group: root, servers: [all]}\n- {certificate: node2, servers: [9]}\n": func(c *Config) {
 			c.Access = []Rule{
@@ -50,6 +51,7 @@ func TestReadConfigRefuses(t *testing.T) {
 				"f:3:26: unknown field conections\nf:4:9: a list is expected here"},
 		{"maxAge: 61m\nlimits:\n  requests: 0\n  watchers: 1000001\n",
 			"f:1:9: 1h1m0s is out of range: 0 to 1h\nf:3:13: 0 is out of range: 1 to 1000000\nf:4:13: 1000001 is out of range: 1 to 1000000"},
+		{"reader: perf", `f:1:9: "perf" is none of auto, proc and ebpf`},
 		{"access: [root]", "f:1:10: a rule's fields are expected here"},
 		{"access:\n- {servers: [8]}\n- {user: root, group: root, servers: [8]}\n",
 			"f:2:3: one of user, group and certificate is expected in a rule\nf:3:3: one of user, group and certificate is expected in a rule"},

@@ -75,13 +75,17 @@ func (x *index) find(word string) *entry {
 	return x.byWord[word]
 }
 
-// pick is what is picked of the virtual servers that there are now.
-func (s *Server) pick(ctx context.Context, g grant, q question) ([]*entry, error) {
+const few = 8
+
+// pick is what is picked of the virtual servers that there are now, and whether they are
+// many: to read all at once costs about a twentieth for each, and is nothing for a handful.
+func (s *Server) pick(ctx context.Context, g grant, q question) (picked []*entry, many bool, err error) {
 	list, err := s.list(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return list.pick(g, q)
+	picked, err = list.pick(g, q)
+	return picked, len(picked) > max(few, len(list.entries)/20), err
 }
 
 // pick is the virtual servers asked for, each once, or without ids all that the asker

@@ -51,10 +51,11 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, g grant) {
 // scrape leaves out what cannot be read, and logs it.
 func (s *Server) scrape(ctx context.Context, g grant, q question) (*scrape, error) {
 	b := noOlder(q.age)
-	entries, err := s.pick(ctx, g, q)
+	entries, many, err := s.pick(ctx, g, q)
 	if err != nil {
 		return nil, err
 	}
+	b.many = many
 	c := &scrape{make([]*shared, 0, len(entries)), make([]stats.Sample, 0, len(entries))}
 	for _, e := range entries {
 		err := s.sampler.refresh(ctx, e, b)

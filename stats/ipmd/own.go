@@ -84,6 +84,12 @@ func (s *Server) ownMetrics(format stats.Format) []byte {
 		}
 		fmt.Fprintf(&b, "%s%s %d\n", m.name, suffix, m.value)
 	}
+	if s.ReadBy != nil {
+		way, why := s.ReadBy()
+		f := family{"ipmd_reader_info", "gauge", "How counters are read, and why so."}
+		f.head(&b, format)
+		fmt.Fprintf(&b, "%s{reader=%q,reason=%q} 1\n", f.name, way, why)
+	}
 	if keys := s.credentials.current.Load(); keys != nil {
 		f := family{"ipmd_certificate_expiry_timestamp_seconds", "gauge", "When the certificate that is shown to other nodes expires, in Unix time."}
 		f.head(&b, format)

@@ -17,7 +17,8 @@ import (
 // asks while one is read waits for that reading; who takes an older one has the last.
 type sampler struct {
 	read  func(stats.Source, *stats.Sample) error
-	slots chan struct{} // for those that are read at once
+	among func(stats.Source, *stats.Sample, time.Time) error // of many: stats.Reader.ReadAmong; nil: read
+	slots chan struct{}                                      // for those that are read at once
 
 	// crowded is called when slow readers hold more samples than are enough.
 	crowded func()
@@ -41,11 +42,12 @@ func newSampler(read func(stats.Source, *stats.Sample) error) *sampler {
 type bound struct {
 	asked  time.Time
 	oldest time.Time // when its reading began at the earliest
+	many   bool      // so many are wanted that all may be read at once
 }
 
 func noOlder(age time.Duration) bound {
 	now := time.Now()
-	return bound{now, now.Add(-age)}
+	return bound{asked: now, oldest: now.Add(-age)}
 }
 
 // An entry is a virtual server and its last sample.
@@ -151,7 +153,7 @@ func (p *sampler) refresh(ctx context.Context, e *entry, b bound) error {
 			return err
 		}
 	}
-	return p.sample(e)
+	return p.sample(e, b)
 }
 
 func outOfTime(ctx context.Context) error {
@@ -159,10 +161,15 @@ func outOfTime(ctx context.Context) error {
 }
 
 // sample reads it. The caller is the only one to.
-func (p *sampler) sample(e *entry) error {
+func (p *sampler) sample(e *entry, b bound) (err error) {
 	p.taken.Add(1)
 	s := p.fresh()
-	err := p.read(e.src, &s.sample)
+	if b.many && p.among != nil {
+		s.began = b.asked
+		err = p.among(e.src, &s.sample, b.asked)
+	} else {
+		err = p.read(e.src, &s.sample)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.retired {

@@ -35,6 +35,9 @@ type Server struct {
 	// whose name is gone. Nil: each is opened and closed for each reading.
 	Reader *stats.Reader
 
+	// ReadBy tells how counters are read now, and why so, for /metrics; nil: it is not told.
+	ReadBy func() (way, why string)
+
 	// Log is told of virtual servers that /metrics has to leave out; nil is
 	// slog.Default.
 	Log *slog.Logger
@@ -69,6 +72,9 @@ func (s *Server) prepare() {
 			read = s.Reader.Read
 		}
 		s.sampler = newSampler(read)
+		if s.Reader != nil {
+			s.sampler.among = s.Reader.ReadAmong
+		}
 		s.sampler.crowded = s.gate.giveWay
 		s.life = strconv.FormatInt(time.Now().UnixNano(), 36)
 		s.route("GET /stats", askStats, s.limited(s.serveStats))

@@ -71,7 +71,7 @@ func (t *stream) ask(r *http.Request) (err error) {
 	}
 	// Watchers with one interval are told at one time, of one sample.
 	t.age = t.interval / 2
-	_, err = t.server.pick(r.Context(), t.grant, t.question)
+	_, _, err = t.server.pick(r.Context(), t.grant, t.question)
 	t.watching = true
 	return err
 }
