@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -174,11 +173,11 @@ func (d Dialect) dependsOn(path string) string {
 			return more
 		}
 	}
-	return position.ReplaceAllString(path, "")
+	if k := strings.LastIndexByte(path, '['); k >= 0 && strings.HasSuffix(path, "]") { // a place in a list
+		return path[:k]
+	}
+	return path
 }
-
-// position is a place in a list, at a path's end.
-var position = regexp.MustCompile(`\[\d+\]$`)
 
 func span(node *yaml.Node) (first, last int) {
 	first, last = node.Line, node.Line
@@ -194,7 +193,8 @@ func find(node *yaml.Node, path string) *yaml.Node {
 	if node.Kind == yaml.DocumentNode {
 		node = node.Content[0]
 	}
-	for _, step := range steps.FindAllString(path, -1) {
+	between := func(r rune) bool { return strings.ContainsRune(".[]", r) }
+	for step := range strings.FieldsFuncSeq(path, between) {
 		next := child(node, step)
 		if next == nil {
 			break
@@ -203,8 +203,6 @@ func find(node *yaml.Node, path string) *yaml.Node {
 	}
 	return node
 }
-
-var steps = regexp.MustCompile(`[A-Za-z]+|\d+`)
 
 func child(node *yaml.Node, step string) *yaml.Node {
 	switch node.Kind {

@@ -55,10 +55,12 @@ type wording struct {
 	words   string
 }
 
-var fieldsExpected = regexp.MustCompile("^cannot construct !!(\\w+)(?: `.*`)? into ([\\w.]+)$")
+var fieldsExpected = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile("^cannot construct !!(\\w+)(?: `.*`)? into ([\\w.]+)$")
+})
 
 func (d Dialect) plainWords(s string) string {
-	if m := fieldsExpected.FindStringSubmatch(s); m != nil && d.Expected[m[2]] != "" {
+	if m := fieldsExpected().FindStringSubmatch(s); m != nil && d.Expected[m[2]] != "" {
 		if m[1] == "seq" {
 			return d.Expected[m[2]] + ", not a list"
 		}

@@ -30,15 +30,24 @@ type Namespace struct {
 // kernel destroys it, and all that was made in it, after Close or when the
 // process ends. Errors: EPERM without CAP_SYS_ADMIN, ENOSPC beyond
 // /proc/sys/user/max_net_namespaces.
-func New() (*Namespace, error) {
+func New() (*Namespace, error) { return NewWith(func() error { return nil }) }
+
+// NewWith is New and [Namespace.Do] in one visit.
+func NewWith(fn func() error) (*Namespace, error) {
 	var ns *Namespace
 	err := onThread(func() (err error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return explain("create a network namespace", err)
 		}
-		ns, err = Current()
+		if ns, err = Current(); err == nil {
+			err = fn()
+		}
 		return err
 	})
+	if err != nil && ns != nil {
+		ns.Close()
+		ns = nil
+	}
 	return ns, err
 }
 
@@ -113,16 +122,16 @@ func onThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		goruntime.LockOSThread()
-		home, err := os.Open(self)
+		home, err := unix.Open(self, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
-			done <- err
+			done <- &fs.PathError{Op: "open", Path: self, Err: err}
 			return
 		}
 		err = fn()
-		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back == nil {
+		if back := unix.Setns(home, unix.CLONE_NEWNET); back == nil {
 			goruntime.UnlockOSThread()
 		}
-		home.Close()
+		unix.Close(home)
 		done <- err
 	}()
 	return <-done

@@ -61,7 +61,10 @@ func Removal(have State) Plan {
 	}
 	plan = append(plan, destroySockets{})
 	for _, l := range slices.Backward(have.Links) {
-		if l.Kind == Macvlan || l.Kind == Vlan {
+		switch l.Kind {
+		case Macvlan:
+			plan = append(plan, silence{l.Name})
+		case Vlan:
 			plan = append(plan, delLink{dev: l.Name})
 		}
 	}
@@ -215,7 +218,7 @@ func (d *differ) namespace() {
 		d.add(markLink{"lo", mark, lo.Alias})
 	}
 	if !lo.Up {
-		d.add(upLink{dev: "lo"})
+		d.add(upLoopback{})
 	}
 }
 

@@ -69,8 +69,8 @@ func present(change func(*State)) State {
 
 const (
 	sysctl4 = "net.ipv4.ip_forward=0 net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.all.rp_filter=2 " +
-		"net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.default.accept_redirects=0 net.ipv4.conf.all.accept_source_route=0 net.ipv4.conf.all.promote_secondaries=1 net.ipv4.conf.all.arp_notify=1"
-	sysctl6 = " net.ipv6.conf.all.ndisc_notify=1 net.ipv6.conf.all.forwarding=0 net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.autoconf=0 net.ipv6.conf.default.accept_redirects=0 net.ipv6.conf.default.addr_gen_mode=0 net.ipv6.conf.default.use_tempaddr=0 net.ipv6.conf.all.keep_addr_on_down=1"
+		"net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.all.accept_source_route=0 net.ipv4.conf.all.promote_secondaries=1 net.ipv4.conf.all.arp_notify=1 net.ipv4.conf.default.accept_redirects=0"
+	sysctl6 = " net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.autoconf=0 net.ipv6.conf.default.accept_redirects=0 net.ipv6.conf.default.addr_gen_mode=0 net.ipv6.conf.default.use_tempaddr=0 net.ipv6.conf.all.ndisc_notify=1 net.ipv6.conf.all.forwarding=0 net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.all.keep_addr_on_down=1"
 	sysctlO = " net.ipv6.conf.all.optimistic_dad=1 net.ipv6.conf.all.use_optimistic=1"
 )
 
@@ -328,8 +328,8 @@ func TestRemoval(t *testing.T) {
 		s.Links = append(s.Links, Link{Name: "lan", Kind: Macvlan, Alias: "vsrun:vs8/lan"}, Link{Name: "veth7", Kind: "veth"})
 	})
 	want := `ip netns exec vs8 ss -K >/dev/null
-ip -n vs8 link delete dev lan
-ip -n vs8 link delete dev eth0
+ip -n vs8 link set dev lan down
+ip -n vs8 link set dev eth0 down
 ip netns delete vs8
 `
 	if d := cmp.Diff(want, Removal(have).Script(vs8)); d != "" {

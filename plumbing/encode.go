@@ -197,6 +197,13 @@ func linkDelete(index int) message {
 	return ifinfomsg(unix.RTM_DELLINK, 0, index, 0, 0)
 }
 
+// linkDeleteIn deletes a link of a namespace that the host has an id for.
+func linkDeleteIn(id, index int) message {
+	m := linkDelete(index)
+	m.putUint32(unix.IFLA_TARGET_NETNSID, uint32(id))
+	return m
+}
+
 func linkGet(name string) message {
 	m := ifinfomsg(unix.RTM_GETLINK, 0, 0, 0, 0)
 	m.putString(unix.IFLA_IFNAME, name)

@@ -116,19 +116,26 @@ func (h *Handle) Whose() (Presence, error) {
 }
 
 func (h *Handle) enter(ns *nsutil.Namespace) error {
-	h.ns, h.indexes = ns, map[string]int{"lo": 1} // LOOPBACK_IFINDEX
-	return ns.Do(func() (err error) {
-		h.inside, err = dialNetlink(unix.NETLINK_ROUTE)
-		return err
-	})
+	h.hold(ns)
+	return ns.Do(h.dial)
 }
 
 func (h *Handle) make() error {
-	ns, err := nsutil.New()
-	if err != nil {
-		return err
+	ns, err := nsutil.NewWith(h.dial)
+	if err == nil {
+		h.hold(ns)
 	}
-	return h.enter(ns)
+	return err
+}
+
+func (h *Handle) hold(ns *nsutil.Namespace) {
+	h.ns, h.indexes = ns, map[string]int{"lo": 1} // LOOPBACK_IFINDEX
+}
+
+// dial opens the socket inside, in there.
+func (h *Handle) dial() (err error) {
+	h.inside, err = dialNetlink(unix.NETLINK_ROUTE)
+	return err
 }
 
 // leave closes what would keep the namespace alive.

@@ -19,15 +19,17 @@ import (
 
 // Observe reads what the kernel holds, of what matters to want.
 func (h *Handle) Observe(want Network) (State, error) {
-	s := State{Ports: map[string]Port{}, Features: features()}
+	s := State{Ports: map[string]Port{}}
+	if h.ns == nil {
+		s.Features = features()
+	} else if err := h.ns.Do(s.observeInside); err != nil {
+		return State{}, fmt.Errorf("cannot look into %s: %w", h.place.Name, err)
+	}
 	if err := s.observeHost(want); err != nil {
 		return State{}, fmt.Errorf("cannot look at the host's devices: %w", err)
 	}
 	if h.ns == nil {
 		return s, nil
-	}
-	if err := h.ns.Do(s.observeInside); err != nil {
-		return State{}, fmt.Errorf("cannot look into %s: %w", h.place.Name, err)
 	}
 	if err := errors.Join(s.observeAddresses(h.inside), s.observeRules(h.inside)); err != nil {
 		return State{}, fmt.Errorf("cannot look into %s: %w", h.place.Name, err)
@@ -210,10 +212,16 @@ func (s *State) observeInside() error {
 		return err
 	}
 	s.Sysctls = map[string]string{}
+	var dir sysctlDir
+	defer dir.close()
 	for _, c := range serverSysctls {
-		if s.Sysctls[c.key], err = c.read(); err != nil {
+		if s.Sysctls[c.key], err = dir.read(c); err != nil {
 			return err
 		}
+	}
+	s.Features = Features{
+		IPv6:          s.Sysctls["net.ipv6.conf.all.disable_ipv6"] != "",
+		OptimisticDAD: s.Sysctls["net.ipv6.conf.all.optimistic_dad"] != "",
 	}
 	return nil
 }

@@ -67,14 +67,21 @@ func (p Plan) Changes() Plan {
 	return slices.DeleteFunc(p.WithoutProbe(), func(s Step) bool { _, ok := s.(announce); return ok })
 }
 
-// Deleted are the links that the plan deletes, of those there are.
+// Deleted are the links that go with the plan, of those there are.
 func (p Plan) Deleted(have State) []Link {
 	var gone []Link
 	for _, s := range p {
-		if d, ok := s.(delLink); ok {
-			l, _ := have.Link(d.dev)
-			gone = append(gone, l)
+		var dev string
+		switch s := s.(type) {
+		case delLink:
+			dev = s.dev
+		case silence:
+			dev = s.dev
+		default:
+			continue
 		}
+		l, _ := have.Link(dev)
+		gone = append(gone, l)
 	}
 	return gone
 }

@@ -171,8 +171,10 @@ func (s setSysctls) words() string {
 
 func (s setSysctls) apply(_ context.Context, h *Handle) error {
 	return h.do(func() error {
+		var dir sysctlDir
+		defer dir.close()
 		for _, c := range s.set {
-			if err := c.write(); err != nil {
+			if err := dir.write(c); err != nil {
 				return err
 			}
 		}

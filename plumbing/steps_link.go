@@ -130,24 +130,44 @@ func (s delLink) String() string         { return "delete interface " + s.dev }
 func (s delLink) undo() Step             { return addLink(s) }
 func (s delLink) Command(p Place) string { return p.in("ip") + " link delete dev " + quote(s.dev) }
 
-func (s delLink) apply(_ context.Context, h *Handle) error {
+func (s delLink) apply(ctx context.Context, h *Handle) error {
 	index, err := h.index(s.dev)
 	if err != nil {
 		return unlessGone(err)
 	}
-	delete(h.indexes, s.dev)
 	// Down first: the wait that a deletion begins with is then a third as long.
-	if err := unlessGone(h.inside.one(linkDown(index))); err != nil {
+	if err := (silence{s.dev}).apply(ctx, h); err != nil {
 		return err
 	}
-	if h.Deleting != nil {
-		h.Deleting(s.dev)
-	}
+	delete(h.indexes, s.dev)
 	if err := unlessGone(h.inside.one(linkDelete(index))); err != nil {
 		return err
 	}
 	if h.Deleted != nil {
 		h.Deleted()
+	}
+	return nil
+}
+
+// silence takes a macvlan down whose namespace goes, and the link with it. Its MAC is off
+// the port then, and nothing is counted any more (macvlan_stop); to delete it as well
+// would take twice as long.
+type silence struct{ dev string }
+
+func (s silence) String() string         { return "take down " + s.dev }
+func (s silence) undo() Step             { return nil }
+func (s silence) Command(p Place) string { return downLink{dev: s.dev}.Command(p) }
+
+func (s silence) apply(_ context.Context, h *Handle) error {
+	index, err := h.index(s.dev)
+	if err == nil {
+		err = h.inside.one(linkDown(index))
+	}
+	if err := unlessGone(err); err != nil {
+		return err
+	}
+	if h.Deleting != nil {
+		h.Deleting(s.dev)
 	}
 	return nil
 }
@@ -189,7 +209,21 @@ func (s setMTU) message(h *Handle) (message, error) {
 
 func (s setMTU) apply(_ context.Context, h *Handle) error { return send(s, h) }
 
-// upLink brings a link up. The zero MAC is for a loopback.
+// upLoopback brings the loopback up, for which nobody has to wait.
+type upLoopback struct{}
+
+func (s upLoopback) String() string         { return upLink{dev: "lo"}.String() }
+func (s upLoopback) undo() Step             { return downLink{"lo", upLink{dev: "lo"}} }
+func (s upLoopback) Command(p Place) string { return upLink{dev: "lo"}.Command(p) }
+
+func (s upLoopback) message(h *Handle) (message, error) {
+	index, err := h.index("lo")
+	return linkUp(index), err
+}
+
+func (s upLoopback) apply(_ context.Context, h *Handle) error { return send(s, h) }
+
+// upLink brings a link up.
 type upLink struct {
 	dev  string
 	port string

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
+	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // A sysctl is a kernel parameter of a network namespace and its value.
@@ -15,7 +17,8 @@ type sysctl struct{ key, value string }
 // Documentation/networking/ip-sysctl.rst has each. Settings for all interfaces
 // are written to "all" where the kernel takes the larger or either value, else
 // to "default" too, before any interface is there. IPv4's start as copies of
-// the host's, so even the kernel's own defaults are written.
+// the host's, so even the kernel's own defaults are written. Those of one directory follow
+// each other (see sysctlDir).
 var serverSysctls = []sysctl{
 	// A server, not a router.
 	{"net.ipv4.ip_forward", "0"},
@@ -26,17 +29,14 @@ var serverSysctls = []sysctl{
 	// does not leave by; loose (RFC 3704, 2.4) is for multi-homed hosts.
 	{"net.ipv4.conf.all.rp_filter", "2"},
 	{"net.ipv4.conf.all.accept_redirects", "0"},
-	{"net.ipv4.conf.default.accept_redirects", "0"},
 	{"net.ipv4.conf.all.accept_source_route", "0"},
 	// A primary address that goes takes its secondaries along otherwise.
 	{"net.ipv4.conf.all.promote_secondaries", "1"},
 	// The kernel announces addresses when it is told to (see announce), and by
 	// itself after a link's or a bond's change.
 	{"net.ipv4.conf.all.arp_notify", "1"},
-	{"net.ipv6.conf.all.ndisc_notify", "1"},
-	{"net.ipv6.conf.all.forwarding", "0"},
+	{"net.ipv4.conf.default.accept_redirects", "0"},
 	// What an administrator may have switched off for the host.
-	{"net.ipv6.conf.all.disable_ipv6", "0"},
 	{"net.ipv6.conf.default.disable_ipv6", "0"},
 	// Addresses and routes are the document's, not a router's.
 	{"net.ipv6.conf.default.accept_ra", "0"},
@@ -46,6 +46,9 @@ var serverSysctls = []sysctl{
 	// it was each time (EUI-64), and there are no others beside them (RFC 8981).
 	{"net.ipv6.conf.default.addr_gen_mode", "0"},
 	{"net.ipv6.conf.default.use_tempaddr", "0"},
+	{"net.ipv6.conf.all.ndisc_notify", "1"},
+	{"net.ipv6.conf.all.forwarding", "0"},
+	{"net.ipv6.conf.all.disable_ipv6", "0"},
 	// IPv6 addresses survive link down and up, as IPv4's do.
 	{"net.ipv6.conf.all.keep_addr_on_down", "1"},
 	// The link-local address too is usable at once, while duplicate detection is
@@ -79,20 +82,73 @@ func (c sysctl) path() string {
 
 // write sets it in the calling thread's network namespace.
 func (c sysctl) write() error {
-	if err := os.WriteFile(c.path(), []byte(c.value), 0); err != nil {
-		return fmt.Errorf("%s: %w", c.key, err)
-	}
-	return nil
+	var d sysctlDir
+	defer d.close()
+	return d.write(c)
 }
 
 // read is the value in the calling thread's network namespace; "" when the
 // kernel does not have it.
 func (c sysctl) read() (string, error) {
-	b, err := os.ReadFile(c.path())
+	var d sysctlDir
+	defer d.close()
+	return d.read(c)
+}
+
+// A sysctlDir is the directory of the parameter that was read or written last: most of the
+// time goes by on the way there, and each namespace has twenty. Package os would make each
+// file known to the runtime's poller, too.
+type sysctlDir struct {
+	path string
+	fd   int
+}
+
+func (d *sysctlDir) open(c sysctl, flags int) (fd int, err error) {
+	dir, file := filepath.Split(c.path())
+	if dir != d.path {
+		d.close()
+		if d.fd, err = unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+			return -1, err
+		}
+		d.path = dir
+	}
+	return unix.Openat(d.fd, file, flags|unix.O_CLOEXEC, 0)
+}
+
+func (d *sysctlDir) close() {
+	if d.path != "" {
+		unix.Close(d.fd)
+	}
+	d.path = ""
+}
+
+func (d *sysctlDir) write(c sysctl) error {
+	fd, err := d.open(c, unix.O_WRONLY)
+	if err == nil {
+		_, err = unix.Write(fd, []byte(c.value))
+		unix.Close(fd)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.key, err)
+	}
+	return nil
+}
+
+func (d *sysctlDir) read(c sysctl) (string, error) {
+	fd, err := d.open(c, unix.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
-	return strings.TrimSpace(string(b)), err
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", c.key, err)
+	}
+	defer unix.Close(fd)
+	var text [64]byte // all of them are numbers
+	n, err := unix.Read(fd, text[:])
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", c.key, err)
+	}
+	return strings.TrimSpace(string(text[:n])), nil
 }
 
 // offered reports whether this kernel has the parameter.

@@ -197,6 +197,18 @@ func (i Interface) owns(other Interface) bool {
 		slices.ContainsFunc(other.lowers(), func(l lower) bool { return l.path == i.Segment() })
 }
 
+// Devices are the host's VLAN devices that the interface needs, by names that are theirs on
+// this host: one that it is itself, if any, and those that it shares.
+func (i Interface) Devices() (alone string, shared []string) {
+	if i.Kind == Vlan && len(i.VLAN) > 0 {
+		alone = i.Segment()
+	}
+	for _, l := range i.lowers() {
+		shared = append(shared, l.path)
+	}
+	return alone, shared
+}
+
 // UsesVLAN reports whether the network needs VLAN devices on the host.
 func (n Network) UsesVLAN() bool {
 	return slices.ContainsFunc(n.Interfaces, func(i Interface) bool { return len(i.lowers()) > 0 })

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/vsrun/vsrun/nsutil"
@@ -76,8 +74,9 @@ func (r *Runtime) traces() ([]int, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			if m := trace.FindStringSubmatch(e.Name()); m != nil {
-				id, _ := strconv.Atoi(m[1])
+			// A namespace or a directory, or a record that is not whole.
+			name := strings.TrimPrefix(strings.TrimSuffix(e.Name(), ".json.new"), ".")
+			if id := numberOf(name); id != 0 {
 				ids = append(ids, id)
 			}
 		}
@@ -86,9 +85,6 @@ func (r *Runtime) traces() ([]int, error) {
 	ids = slices.DeleteFunc(slices.Compact(ids), func(id int) bool { return id > MaxID })
 	return ids, nil
 }
-
-// trace is a namespace or a directory, or a record that is not whole.
-var trace = regexp.MustCompile(`^(?:vs|\.vs)([1-9][0-9]{0,3})(?:\.json\.new)?$`)
 
 // litterOf looks, and if there is something, looks again when nobody is at work on it.
 func (r *Runtime) litterOf(ctx context.Context, id int, remove bool, all *Litter) error {

@@ -38,11 +38,11 @@ func (r *Runtime) reconcileBy(ctx context.Context, vs VirtualServer, serve servi
 	fresh := h.Namespace() == nil
 	h.Deleting = r.closing(h, vs)
 	h.Deleted = func() { h.Deleting() }
-	err = r.plumb(ctx, h, vs)
+	changed, err := r.plumb(ctx, h, vs)
 	if err != nil && h.Namespace() == nil {
 		r.never(vs)
 	}
-	if err != nil || !fresh { // one may have been made in vain, or left
+	if err != nil || changed && !fresh { // one may have been made in vain, or left
 		err = errors.Join(err, r.releaseVLANs(context.WithoutCancel(ctx), h))
 	}
 	if err == nil {
@@ -54,19 +54,20 @@ func (r *Runtime) reconcileBy(ctx context.Context, vs VirtualServer, serve servi
 	return err
 }
 
-func (r *Runtime) plumb(ctx context.Context, h *plumbing.Handle, vs VirtualServer) error {
+func (r *Runtime) plumb(ctx context.Context, h *plumbing.Handle, vs VirtualServer) (changed bool, err error) {
 	for range rounds {
 		fresh := h.Namespace() == nil
 		plan, err := r.plumbOnce(ctx, h, vs)
 		if err != nil || len(plan) == 0 || fresh {
-			return err
+			return changed || len(plan) > 0, err
 		}
+		changed = true
 	}
 	plan, err := r.plan(h, vs)
 	if err == nil && len(plan) > 0 {
 		err = fmt.Errorf("cannot %s in %s: it does not stay", plan[0], vs.Namespace())
 	}
-	return err
+	return true, err
 }
 
 // plumbOnce makes and applies one plan. From the look at the host's VLAN devices
@@ -190,10 +191,11 @@ func (r *Runtime) stop(ctx context.Context, id int, timeout time.Duration) (kill
 	if err != nil && ctx.Err() != nil { // the caller's wish
 		return killed, err
 	}
-	return killed, errors.Join(err, r.unplumb(context.WithoutCancel(ctx), id))
+	return killed, errors.Join(err, r.unplumb(context.WithoutCancel(ctx), id, false))
 }
 
-func (r *Runtime) unplumb(ctx context.Context, id int) error {
+// unplumb takes the network down. What is forgotten needs no account of its end.
+func (r *Runtime) unplumb(ctx context.Context, id int, forgotten bool) error {
 	h, err := plumbing.Open(r.place(id))
 	if err != nil {
 		return err
@@ -206,10 +208,10 @@ func (r *Runtime) unplumb(ctx context.Context, id int) error {
 	vs, absent := r.Store.Load(id) // without its record nobody says what was there, and nothing is kept of it
 	switch have.Namespace {
 	case plumbing.Foreign:
-		return fmt.Errorf("%s is a network namespace of somebody else's: it is left alone", r.place(id).Path())
+		return r.foreign(id)
 	case plumbing.Ours:
 		plan := plumbing.Removal(have)
-		if absent == nil {
+		if absent == nil && !forgotten {
 			h.Deleting = r.leaving(h, vs)
 			if len(plan.Deleted(have)) == 0 {
 				h.Deleting()
@@ -224,7 +226,9 @@ func (r *Runtime) unplumb(ctx context.Context, id int) error {
 		return err
 	}
 	if absent == nil {
-		r.leaving(h, vs)()
+		if !forgotten {
+			r.leaving(h, vs)()
+		}
 		if err := h.AwaitRelease(ctx, r.network(vs)); err != nil {
 			return err
 		}

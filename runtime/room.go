@@ -23,10 +23,14 @@ type Room struct {
 // Room is found out for those that are about to be applied.
 func (r *Runtime) Room(list []VirtualServer) (*Room, error) {
 	m := &Room{r, list, map[int]VirtualServer{}, map[int]VirtualServer{}}
-	wanted := map[string][]VirtualServer{}
+	type wish struct {
+		vs     VirtualServer
+		shared bool
+	}
+	wanted := map[string][]wish{}
 	for _, vs := range list {
-		for _, what := range vs.claims(r.MachineID) {
-			wanted[what] = append(wanted[what], vs)
+		for _, one := range vs.resolved(r.MachineID).claims() {
+			wanted[one.key] = append(wanted[one.key], wish{vs, one.shared})
 		}
 	}
 	for _, vs := range list {
@@ -41,10 +45,10 @@ func (r *Runtime) Room(list []VirtualServer) (*Room, error) {
 			continue
 		}
 		less := old
-		for _, what := range old.claims(r.MachineID) {
-			for _, other := range wanted[what] {
-				if other.ID != vs.ID && free(other, []VirtualServer{vs}, r.MachineID) == nil { // else one of them is refused
-					less = less.without(other, r.MachineID)
+		for _, one := range old.resolved(r.MachineID).claims() {
+			for _, w := range wanted[one.key] {
+				if w.vs.ID != vs.ID && !(w.shared && one.shared) && free(w.vs, []VirtualServer{vs}, r.MachineID) == nil { // else one of them is refused
+					less = less.without(w.vs, r.MachineID)
 				}
 			}
 		}
@@ -53,22 +57,6 @@ func (r *Runtime) Room(list []VirtualServer) (*Room, error) {
 		}
 	}
 	return m, nil
-}
-
-// claims are words for what a virtual server may have to itself: whoever has none of them
-// is in nobody's way.
-func (vs VirtualServer) claims(machineID string) []string {
-	list := []string{strings.ToLower(vs.Title())}
-	for _, i := range vs.resolved(machineID).Interfaces {
-		list = append(list, i.MAC.String())
-		if i.Kind == plumbing.Vlan && len(i.VLAN) > 0 {
-			list = append(list, fmt.Sprint(i.Port, i.VLAN[0]))
-		}
-		for _, p := range i.Addresses {
-			list = append(list, i.Segment()+p.Addr().String())
-		}
-	}
-	return list
 }
 
 // without is the virtual server less what another one has of it.
@@ -115,9 +103,32 @@ func (m *Room) GiveUp(ctx context.Context) error {
 	return nil
 }
 
-// Apply is Runtime.Apply, after which one that it fails for gets back what it had, unless
-// that is another's by now.
-func (m *Room) Apply(ctx context.Context, vs VirtualServer) (did string, err error) {
+// Apply is Runtime.Apply for all, many at once; done is told which of them in the list it
+// was. Those that want what another one has, in the list or until now, come last, in their
+// order: it may have let go of it then, or they are refused.
+func (m *Room) Apply(ctx context.Context, done func(k int, did string, err error)) {
+	var now, last []int
+	claimed := claims{}
+	for k, vs := range m.list {
+		if claimed.refuse(vs, m.runtime.MachineID) != nil || m.runtime.Store.free(vs, m.runtime.MachineID) != nil {
+			last = append(last, k)
+			continue
+		}
+		claimed.add(vs, m.runtime.MachineID)
+		now = append(now, k)
+	}
+	one := func(k int) {
+		did, err := m.apply(ctx, m.list[k])
+		done(k, did, err)
+	}
+	AtOnce(len(now), func(n int) { one(now[n]) })
+	for _, k := range last {
+		one(k)
+	}
+}
+
+// apply gives one that it fails for back what it had, unless that is another's by now.
+func (m *Room) apply(ctx context.Context, vs VirtualServer) (did string, err error) {
 	did, err = m.runtime.Apply(ctx, vs)
 	if _, gave := m.before[vs.ID]; gave && err != nil {
 		err = errors.Join(err, m.goBack(ctx, vs.ID))

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vsrun/vsrun/plumbing"
 )
 
@@ -184,14 +182,17 @@ func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualSer
 	if err := errors.Join(vs.checkHost(), r.checkShare(vs), r.checkVolumes(old, vs)); err != nil {
 		return err
 	}
+	if old != nil && same(*old, vs) {
+		return r.reconcile(ctx, vs)
+	}
 	_, kept := os.Lstat(r.keepDir(vs.ID))
 	if err := r.Store.claim(ctx, vs, r.MachineID); err != nil {
 		return err
 	}
 	err := r.reconcile(ctx, vs)
 	switch {
-	case err == nil || old != nil && same(*old, vs):
-		return err
+	case err == nil:
+		return nil
 	case old == nil && errors.Is(kept, fs.ErrNotExist):
 		return errors.Join(err, r.remove(vs.ID))
 	case old == nil: // data of one whose record is lost
@@ -242,34 +243,6 @@ func (r *Runtime) Shutdown(ctx context.Context, id int, timeout time.Duration) (
 	}
 	defer unlock()
 	return r.stop(ctx, id, timeout)
-}
-
-// Destroy disables a virtual server and forgets it. What is not there is
-// success, so that it can be run again; there says whether it was.
-func (r *Runtime) Destroy(ctx context.Context, id int, timeout time.Duration) (there bool, killed []string, err error) {
-	unlock, err := r.Store.lock(ctx, id)
-	if err != nil {
-		return false, nil, err
-	}
-	defer unlock()
-	vs, err := r.Store.Load(id)
-	there = err == nil
-	if there && !vs.Disabled { // or vsd would bring it up again after a crash, without its data
-		vs.Disabled = true
-		err = r.Store.save(vs)
-	}
-	full := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
-	if err != nil && !errors.Is(err, ErrNotFound) && !full {
-		return there, nil, err
-	}
-	killed, err = r.stop(ctx, id, timeout)
-	if err == nil && full { // without that mark, no record may outlive the data
-		err = r.Store.forget(id)
-	}
-	if err != nil {
-		return there, killed, err
-	}
-	return there, killed, r.remove(id)
 }
 
 // remove deletes what is kept of a virtual server, the record last. A checkpoint that has

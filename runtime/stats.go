@@ -16,14 +16,7 @@ import (
 // error.
 func (s *Store) Sources(netnsDir string) ([]stats.Source, error) {
 	list, err := s.List()
-	groups := cgroup.Find()
-	var sources []stats.Source
-	for _, vs := range list {
-		if !vs.Disabled {
-			sources = append(sources, s.source(vs, netnsDir, groups))
-		}
-	}
-	return sources, err
+	return s.sources(list, netnsDir, cgroup.Find()), err
 }
 
 // Stats reads counters straight from the kernel: of the virtual servers named,

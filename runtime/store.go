@@ -10,11 +10,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +28,7 @@ type Store struct {
 	dir     string
 	spare   string // where to lock what is read-only; "" for nowhere
 	ledgers func() *ledger.Book
+	memory  atomic.Pointer[memory] // nil: everything is read each time
 }
 
 // ErrNotFound is a virtual server that the store does not have.
@@ -112,6 +113,9 @@ func decodeRecord(text []byte) (VirtualServer, error) {
 // List returns all virtual servers in the order of their numbers. Those that
 // cannot be read are left out and named in the error.
 func (s *Store) List() ([]VirtualServer, error) {
+	if m := s.memory.Load(); m != nil {
+		return m.list()
+	}
 	entries, err := os.ReadDir(s.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("cannot read the state directory: %w", err)
@@ -137,16 +141,17 @@ func (s *Store) List() ([]VirtualServer, error) {
 	return list, errors.Join(errs...)
 }
 
-var record = regexp.MustCompile(`^(?:vs([1-9][0-9]{0,3})|port-(.+))\.json$`)
-
 // RecordOf is whose record a file of the state directory is: a virtual server's, or a
 // port's, or nobody's.
 func RecordOf(file string) (id int, port string) {
-	if m := record.FindStringSubmatch(file); m != nil {
-		id, _ = strconv.Atoi(m[1])
-		port = m[2]
+	name, ok := strings.CutSuffix(file, ".json")
+	if !ok {
+		return 0, ""
 	}
-	return id, port
+	if port, ok := strings.CutPrefix(name, "port-"); ok {
+		return 0, port
+	}
+	return numberOf(name), ""
 }
 
 // Find resolves what people call a virtual server: 8, vs8 or its name.
@@ -185,6 +190,9 @@ func (s *Store) claim(ctx context.Context, vs VirtualServer, machineID string) e
 
 // free reports whose it is when another virtual server has what vs wants.
 func (s *Store) free(vs VirtualServer, machineID string) error {
+	if m := s.memory.Load(); m != nil {
+		return m.refuse(vs, machineID)
+	}
 	list, err := s.List()
 	if err != nil {
 		return err
@@ -194,18 +202,11 @@ func (s *Store) free(vs VirtualServer, machineID string) error {
 
 // free is the same among others.
 func free(vs VirtualServer, others []VirtualServer, machineID string) error {
+	all := claims{}
 	for _, other := range others {
-		if other.ID == vs.ID {
-			continue
-		}
-		if what := vs.resolved(machineID).conflict(other.resolved(machineID)); what != "" {
-			return &plumbing.Refusal{
-				Err:  fmt.Errorf("%s already has %s", other, what),
-				Cure: fmt.Sprintf("choose another, or see it with: vsrun show %d", other.ID),
-			}
-		}
+		all.add(other, machineID)
 	}
-	return nil
+	return all.refuse(vs, machineID)
 }
 
 // record is a virtual server as it is stored, with defaults left out.
@@ -299,12 +300,20 @@ func writeSynced(path string, text []byte) error {
 func (s *Store) forget(id int) error { return s.remove(s.fresh(id), s.path(id)) }
 
 func (s *Store) remove(paths ...string) error {
+	if err := unlink(paths...); err != nil {
+		return err
+	}
+	return s.sync()
+}
+
+// unlink is remove for who syncs later.
+func unlink(paths ...string) error {
 	for _, path := range paths {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	return s.sync()
+	return nil
 }
 
 func (s *Store) sync() error { return syncDir(s.dir) }

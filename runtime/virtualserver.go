@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,6 +37,16 @@ const MaxID = 4094
 // Namespace is the name its network namespace is published under, whatever its
 // own name: vs8.
 func (vs VirtualServer) Namespace() string { return "vs" + strconv.Itoa(vs.ID) }
+
+// numberOf is the number in a Namespace, of four digits at most; 0 of what is none.
+func numberOf(namespace string) int {
+	digits, ok := strings.CutPrefix(namespace, "vs")
+	n, err := strconv.Atoi(digits)
+	if !ok || err != nil || n < 1 || n > 9999 || strconv.Itoa(n) != digits {
+		return 0
+	}
+	return n
+}
 
 // Title is the name it goes by.
 func (vs VirtualServer) Title() string {
@@ -172,48 +181,4 @@ func (vs VirtualServer) checkName() error {
 		return fmt.Errorf("name %q looks like another virtual server's number", vs.Name)
 	}
 	return nil
-}
-
-// conflict says what a and b cannot both have; "" when they get along. The same
-// address may be on two segments: these are two networks.
-func (vs VirtualServer) conflict(other VirtualServer) string {
-	if strings.EqualFold(vs.Title(), other.Title()) {
-		return fmt.Sprintf("name %s", vs.Title())
-	}
-	macs := map[plumbing.MAC]bool{}
-	type spot struct {
-		segment string
-		addr    netip.Addr
-	}
-	taken := map[spot]bool{}
-	for _, i := range other.Interfaces {
-		macs[i.MAC] = !i.MAC.IsZero()
-		for _, p := range i.Addresses {
-			taken[spot{i.Segment(), p.Addr()}] = true
-		}
-	}
-	for _, i := range vs.Interfaces {
-		if macs[i.MAC] {
-			return fmt.Sprintf("MAC %s", i.MAC)
-		}
-		if i.Realm != 0 && slices.ContainsFunc(other.Interfaces, func(o plumbing.Interface) bool { return o.Realm == i.Realm }) {
-			return fmt.Sprintf("realm %d, of which the host has one count", i.Realm)
-		}
-		for _, p := range i.Addresses {
-			if taken[spot{i.Segment(), p.Addr()}] {
-				return fmt.Sprintf("address %s on %s", p.Addr(), i.On())
-			}
-		}
-		for _, o := range other.Interfaces {
-			if i.Excludes(o) {
-				return i.On() + ", which cannot be shared (kind vlan)"
-			}
-		}
-	}
-	for _, v := range vs.Volumes {
-		if v.Device != "" && slices.ContainsFunc(other.Volumes, func(o service.Volume) bool { return o.Device == v.Device }) {
-			return "device " + v.Device
-		}
-	}
-	return ""
 }

@@ -18,11 +18,11 @@ func tagged(vs VirtualServer, kind plumbing.Kind, ids ...int) VirtualServer {
 func TestConflictOfRealms(t *testing.T) {
 	one, other := server(8, "", []string{"192.0.2.8/24"}), server(9, "", []string{"192.0.2.9/24"})
 	one.Interfaces[0].Realm = 8
-	if got := one.conflict(other); got != "" {
+	if got := conflict(one, other); got != "" {
 		t.Errorf("one realm: %s", got)
 	}
 	other.Interfaces[0].Realm = 8
-	if got := one.conflict(other); got != "realm 8, of which the host has one count" {
+	if got := conflict(one, other); got != "realm 8, of which the host has one count" {
 		t.Errorf("the same realm: %q", got)
 	}
 }
@@ -50,8 +50,8 @@ func TestConflictOnVLANs(t *testing.T) {
 		{"another one inside it is another", tagged(vs(8), "vlan", 100, 10), tagged(other(), "", 100, 11), ""},
 		{"so is the port", tagged(vs(8), "vlan", 10), other(), ""},
 	} {
-		one, other := tt.one.resolved(machine), tt.other.resolved(machine)
-		for _, got := range []string{one.conflict(other), other.conflict(one)} {
+		one, other := tt.one, tt.other
+		for _, got := range []string{conflict(one, other), conflict(other, one)} {
 			if got != tt.want {
 				t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 			}

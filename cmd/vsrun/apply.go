@@ -41,6 +41,7 @@ can have: addresses, MACs, names. Its holders give it up before anybody takes it
 				return fmt.Errorf("cannot apply %s: %w", file, err)
 			}
 			r.NoProbe = noProbe
+			defer r.Store.Keep()()
 			return a.apply(c, r, docs, prune, dryRun)
 		},
 	}
@@ -64,9 +65,7 @@ func (a *app) apply(c *cobra.Command, r *runtime.Runtime, docs runtime.Documents
 	if err != nil {
 		return errors.Join(append(errs, fmt.Errorf("cannot apply: %w", err))...)
 	}
-	for _, vs := range docs.Servers {
-		errs = append(errs, a.applyServer(c, r, room, vs, dryRun))
-	}
+	errs = append(errs, a.applyServers(c, r, room, docs.Servers, dryRun)...)
 	if err := errors.Join(errs...); err != nil || !prune {
 		return err // what could not be applied may be why something else is kept
 	}
@@ -97,16 +96,28 @@ func (a *app) makeRoom(c *cobra.Command, r *runtime.Runtime, room *runtime.Room,
 	return errors.Join(errs...)
 }
 
-func (a *app) applyServer(c *cobra.Command, r *runtime.Runtime, room *runtime.Room, vs runtime.VirtualServer, dryRun bool) error {
+func (a *app) applyServers(c *cobra.Command, r *runtime.Runtime, room *runtime.Room, list []runtime.VirtualServer, dryRun bool) []error {
+	errs := make([]error, len(list))
 	if dryRun {
-		return a.dryRun(r, vs, room.Plan)
+		for k, vs := range list {
+			errs[k] = a.dryRun(r, vs, room.Plan)
+		}
+		return errs
 	}
-	did, err := room.Apply(c.Context(), vs)
-	if err != nil {
-		return fmt.Errorf("cannot apply %s: %w", vs, err)
+	var q queue
+	for k := range list {
+		q.ids = append(q.ids, k)
 	}
-	a.did("%s %s", vs, did)
-	return nil
+	room.Apply(c.Context(), func(k int, did string, err error) {
+		q.put(k, func() {
+			if err != nil {
+				errs[k] = fmt.Errorf("cannot apply %s: %w", list[k], err)
+				return
+			}
+			a.did("%s %s", list[k], did)
+		})
+	})
+	return errs
 }
 
 func (a *app) prunePorts(c *cobra.Command, r *runtime.Runtime, keep []plumbing.Bond, dryRun bool) error {
@@ -130,6 +141,7 @@ func (a *app) prune(c *cobra.Command, r *runtime.Runtime, keep []runtime.Virtual
 		return fmt.Errorf("cannot prune: %w", err)
 	}
 	var errs []error
+	var ids []int
 	for _, vs := range stored {
 		if slices.ContainsFunc(keep, func(k runtime.VirtualServer) bool { return k.ID == vs.ID }) {
 			continue
@@ -139,12 +151,15 @@ func (a *app) prune(c *cobra.Command, r *runtime.Runtime, keep []runtime.Virtual
 			errs = append(errs, a.dryRun(r, vs, r.Plan))
 			continue
 		}
-		if _, _, err := r.Destroy(c.Context(), vs.ID, runtime.OwnTimeout); err != nil {
+		ids = append(ids, vs.ID)
+	}
+	r.DestroyAll(c.Context(), ids, runtime.OwnTimeout, func(vs runtime.VirtualServer, _ bool, _ []string, err error) {
+		if err != nil {
 			errs = append(errs, fmt.Errorf("cannot destroy %s: %w", vs, err))
-			continue
+			return
 		}
 		a.did("%s destroyed", vs)
-	}
+	})
 	return errors.Join(errs...)
 }
 
@@ -254,9 +269,18 @@ and differ from nothing. vsrun enable --prune deletes them.`,
 // toCompare is what was asked about: the virtual servers named, or all there is, of
 // the documents or stored.
 func (a *app) toCompare(r *runtime.Runtime, file string, words []string) (docs runtime.Documents, err error) {
-	if file != "" {
+	load := r.Store.Load
+	switch {
+	case file != "":
 		docs, err = readAll(file)
-	} else {
+		load = func(id int) (runtime.VirtualServer, error) {
+			k := slices.IndexFunc(docs.Servers, func(vs runtime.VirtualServer) bool { return vs.ID == id })
+			if k < 0 {
+				return runtime.VirtualServer{}, runtime.ErrNotFound
+			}
+			return docs.Servers[k], nil
+		}
+	case len(words) == 0:
 		docs, err = r.Store.All()
 	}
 	if err != nil || len(words) == 0 {
@@ -268,11 +292,14 @@ func (a *app) toCompare(r *runtime.Runtime, file string, words []string) (docs r
 		if err != nil {
 			return chosen, err
 		}
-		k := slices.IndexFunc(docs.Servers, func(vs runtime.VirtualServer) bool { return vs.ID == id })
-		if k < 0 {
-			return chosen, fmt.Errorf("%w: %s", runtime.ErrNotFound, word)
+		vs, err := load(id)
+		if errors.Is(err, runtime.ErrNotFound) {
+			err = fmt.Errorf("%w: %s", runtime.ErrNotFound, word)
 		}
-		chosen.Servers = append(chosen.Servers, docs.Servers[k])
+		if err != nil {
+			return chosen, err
+		}
+		chosen.Servers = append(chosen.Servers, vs)
 	}
 	return chosen, nil
 }

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,12 +21,12 @@ func (a *app) bootCommand() *cobra.Command {
 		Long:  bootHelp,
 		Args:  arguments(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.atOnce("bring up", false, func(r *runtime.Runtime, vs runtime.VirtualServer) error {
-				vs, err := r.Boot(c.Context(), vs.ID)
+			return a.atOnce("bring up", false, func(r *runtime.Runtime, vs runtime.VirtualServer) (did string, err error) {
+				vs, err = r.Boot(c.Context(), vs.ID)
 				if err == nil && !vs.Disabled {
-					a.did("%s is up%s", vs, summary(vs))
+					did = fmt.Sprintf("%s is up%s", vs, summary(vs))
 				}
-				return err
+				return did, err
 			})
 		},
 	}
@@ -45,12 +45,12 @@ func (a *app) shutdownCommand() *cobra.Command {
 		Long:  shutdownHelp,
 		Args:  arguments(0, 0),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.atOnce("take down", true, func(r *runtime.Runtime, vs runtime.VirtualServer) error {
+			return a.atOnce("take down", true, func(r *runtime.Runtime, vs runtime.VirtualServer) (did string, err error) {
 				killed, err := r.Shutdown(c.Context(), vs.ID, timeout)
 				if err == nil && !vs.Disabled {
-					a.did("%s is down%s", vs, hadToKill(killed))
+					did = fmt.Sprintf("%s is down%s", vs, hadToKill(killed))
 				}
-				return err
+				return did, err
 			})
 		},
 	}
@@ -58,13 +58,9 @@ func (a *app) shutdownCommand() *cobra.Command {
 	return c
 }
 
-// crowd is how many virtual servers are seen to at once. Most of the time goes by in
-// waiting, for answers from the network or for services to end.
-const crowd = 16
-
 // atOnce does something to all virtual servers, which are to be down from now on or not.
 // One that fails does not keep the others from it.
-func (a *app) atOnce(what string, down bool, do func(*runtime.Runtime, runtime.VirtualServer) error) error {
+func (a *app) atOnce(what string, down bool, do func(*runtime.Runtime, runtime.VirtualServer) (did string, err error)) error {
 	r, err := a.runtime()
 	if err != nil {
 		return fmt.Errorf("cannot %s virtual servers: %w", what, err)
@@ -72,26 +68,27 @@ func (a *app) atOnce(what string, down bool, do func(*runtime.Runtime, runtime.V
 	if err := r.SetDown(down); err != nil {
 		return fmt.Errorf("cannot %s virtual servers: %w", what, err)
 	}
-	list, failed := r.Store.List()
-	var each sync.WaitGroup
-	var mu sync.Mutex
-	places := make(chan struct{}, crowd)
+	defer r.Store.Keep()()
+	list, unread := r.Store.List()
+	var words []string
+	servers := map[int]runtime.VirtualServer{}
+	ids := map[string]int{}
 	for _, vs := range list {
-		places <- struct{}{}
-		each.Go(func() {
-			defer func() { <-places }()
-			err := do(r, vs)
-			if err == nil {
+		words, servers[vs.ID], ids[vs.String()] = append(words, vs.String()), vs, vs.ID
+	}
+	failed := a.each(what, words, func(word string) (int, error) { return ids[word], nil }, func(ids []int, tell telling) {
+		runtime.AtOnce(len(ids), func(k int) {
+			did, err := do(r, servers[ids[k]])
+			if did == "" {
+				tell(ids[k], err)
 				return
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			if failed != nil {
-				a.report(failed)
-			}
-			failed = fmt.Errorf("cannot %s %s: %w", what, vs, err)
+			tell(ids[k], err, did)
 		})
+	})
+	if failed != nil && unread != nil {
+		a.report(unread)
+		return failed
 	}
-	each.Wait()
-	return failed
+	return errors.Join(unread, failed)
 }

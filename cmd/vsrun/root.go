@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode"
 
 	"github.com/spf13/cobra"
@@ -48,13 +49,13 @@ seen with the usual tools: ip -n vs8 address, vsrun exec 8 -- ss -tln.`
 // run is one vsrun command; it returns the exit status.
 func run(ctx context.Context, args []string) int {
 	a := &app{out: os.Stdout, err: os.Stderr}
-	root := a.command()
+	root := a.command(args)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	return a.report(err)
 }
 
-func (a *app) command() *cobra.Command {
+func (a *app) command(args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "vsrun",
 		Short:         "Run virtual servers on one Linux kernel",
@@ -69,15 +70,30 @@ func (a *app) command() *cobra.Command {
 	flags.StringVar(&a.stateDir, "state-dir", setting("VSRUN_STATE_DIR", "/var/lib/vsrun"), "what virtual servers should be, and their logs (VSRUN_STATE_DIR)")
 	flags.StringVar(&a.runDir, "run-dir", setting("VSRUN_RUN_DIR", "/run/vsrun"), "sockets of what runs (VSRUN_RUN_DIR)")
 	flags.StringVar(&a.netnsDir, "netns-dir", setting("VSRUN_NETNS_DIR", "/run/netns"), "where namespaces are published (VSRUN_NETNS_DIR)")
-	root.AddCommand(
-		a.createCommand(), a.attachCommand(), a.detachCommand(),
-		a.enableCommand(), a.disableCommand(), a.destroyCommand(),
-		a.bootCommand(), a.shutdownCommand(),
-		a.applyCommand(), a.diffCommand(), a.eventsCommand(),
-		a.lsCommand(), a.showCommand(), a.psCommand(), a.logsCommand(), a.execCommand(),
-		a.portCommand(), a.serviceCommand(), a.statsCommand(), a.ledgerCommand(), a.topCommand(), a.gcCommand(), a.versionCommand(),
-	)
+	root.AddCommand(a.verbs(args)...)
 	return root
+}
+
+// verbs are the commands below vsrun. Where the first argument is one of them, it is made
+// alone: all of them take half a millisecond.
+func (a *app) verbs(args []string) []*cobra.Command {
+	verbs := map[string]func() *cobra.Command{
+		"create": a.createCommand, "attach": a.attachCommand, "detach": a.detachCommand,
+		"enable": a.enableCommand, "disable": a.disableCommand, "destroy": a.destroyCommand,
+		"boot": a.bootCommand, "shutdown": a.shutdownCommand,
+		"apply": a.applyCommand, "diff": a.diffCommand, "events": a.eventsCommand,
+		"ls": a.lsCommand, "show": a.showCommand, "ps": a.psCommand, "logs": a.logsCommand, "exec": a.execCommand,
+		"port": a.portCommand, "service": a.serviceCommand, "stats": a.statsCommand, "ledger": a.ledgerCommand,
+		"top": a.topCommand, "gc": a.gcCommand, "version": a.versionCommand,
+	}
+	if len(args) > 0 && verbs[args[0]] != nil {
+		return []*cobra.Command{verbs[args[0]]()}
+	}
+	var all []*cobra.Command
+	for _, verb := range verbs {
+		all = append(all, verb()) // cobra sorts them
+	}
+	return all
 }
 
 func setting(env, standard string) string {
@@ -159,7 +175,10 @@ func (a *app) say(err error) {
 }
 
 func oneLine(err error) string {
-	text := didYouMean.ReplaceAllString(strings.TrimSpace(err.Error()), "; did you mean $1?")
+	text := strings.TrimSpace(err.Error())
+	if strings.Contains(text, "\n\nDid you mean") {
+		text = didYouMean().ReplaceAllString(text, "; did you mean $1?")
+	}
 	return strings.Map(printable, strings.ReplaceAll(text, "\n", "; "))
 }
 
@@ -173,7 +192,9 @@ func printable(r rune) rune {
 }
 
 // didYouMean is what cobra adds to an unknown command, a line each.
-var didYouMean = regexp.MustCompile(`\n\nDid you mean this\?\n\t(\S+)(\n\t\S+)*`)
+var didYouMean = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\n\nDid you mean this\?\n\t(\S+)(\n\t\S+)*`)
+})
 
 // did says what was done, on stdout.
 func (a *app) did(format string, args ...any) { fmt.Fprintf(a.out, format+"\n", args...) }

@@ -54,9 +54,12 @@ func (v Server) Any() bool { return len(v.loaded()) > 0 || v.hasSlice() }
 
 // hasSlice looks for the slice's cgroup, in v2's hierarchy or systemd's own.
 func (v Server) hasSlice() bool {
-	found, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup", "vsrun.slice", v.slice()))
-	named, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup", "*", "vsrun.slice", v.slice()))
-	return len(found)+len(named) > 0
+	for _, hierarchy := range []string{"", "unified", "systemd"} {
+		if _, err := os.Lstat(filepath.Join("/sys/fs/cgroup", hierarchy, "vsrun.slice", v.slice())); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (v Server) loaded() (names []string) {

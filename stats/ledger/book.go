@@ -308,24 +308,34 @@ func (b *Book) carry(id int, all, fresh readings) {
 	}
 }
 
-// Forget takes a virtual server that is destroyed out of the last checkpoint. Its account
-// is a file of its own, which goes with its directory: after Forget, for one that has no
+// Forget takes virtual servers that are destroyed out of the last checkpoint. The account of
+// each is a file of its own, which goes with its directory: after Forget, for one that has no
 // namespace any more is not written again.
-func (b *Book) Forget(ctx context.Context, id int) error {
+func (b *Book) Forget(ctx context.Context, ids ...int) error {
 	unlock, err := b.Lock(ctx)
 	if err != nil {
-		return cannot("forget", id, err)
+		return cannotForget(err)
 	}
 	defer unlock()
 	all, err := b.all()
-	if _, had := all[id]; err != nil || !had {
-		return cannot("forget", id, err)
-	}
 	rest := maps.Clone(all)
-	if delete(rest, id); len(rest) == 0 {
-		return cannot("forget", id, os.Remove(b.readingsPath()))
+	for _, id := range ids {
+		delete(rest, id)
 	}
-	return cannot("forget", id, b.Replace(b.readingsPath(), seal(rest)))
+	if err != nil || len(rest) == len(all) {
+		return cannotForget(err)
+	}
+	if len(rest) == 0 {
+		return cannotForget(os.Remove(b.readingsPath()))
+	}
+	return cannotForget(b.Replace(b.readingsPath(), seal(rest)))
+}
+
+func cannotForget(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("cannot forget ledgers: %w", err)
 }
 
 func (r readings) put(id int, a *account) {

@@ -1,0 +1,68 @@
+package plumbing
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/nsutil"
+	"github.com/vsrun/vsrun/test/lab"
+)
+
+// Namespaces that were dropped together are off the port, also those that somebody holds.
+func TestDepart(t *testing.T) {
+	host := lab.New(t)
+	host.Segment("eth1")
+	var gone []Departure
+	var held *nsutil.Namespace
+	for id := 8; id < 12; id++ {
+		place := Place{Dir: host.NetnsDir, Name: fmt.Sprintf("vs%d", id)}
+		want := eth0(func(i *Interface) {
+			i.MAC[5] = byte(id)
+			i.Addresses = prefixes(fmt.Sprintf("192.0.2.%d/24", id))
+		})
+		h := open(t, place)
+		if err := planFor(t, h, want).WithoutProbe().Apply(t.Context(), h); err != nil {
+			t.Fatal(err)
+		}
+		if id == 10 {
+			var err error
+			if held, err = nsutil.Open(place.Path()); err != nil {
+				t.Fatal(err)
+			}
+			defer held.Close()
+		}
+		d, err := h.Depart(t.Context(), observe(t, h, Network{}))
+		h.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone = append(gone, d)
+	}
+	if err := AwaitDepartures(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+	for id := 8; id < 12; id++ {
+		mac := eth0(func(i *Interface) { i.MAC[5] = byte(id) }).Interfaces[0].MAC.String()
+		if list := host.Run(t, "bridge", "fdb", "show", "dev", "eth1"); strings.Contains(list, mac) {
+			t.Errorf("the MAC of vs%d is on the port:\n%s", id, list)
+		}
+	}
+	err := held.Do(func() error {
+		s, err := dialNetlink(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		return s.get(linkGet("eth0"), func([]byte) {})
+	})
+	if !errors.Is(err, unix.ENODEV) {
+		t.Errorf("in the one that is held eth0 is still there: %v", err)
+	}
+	if err := AwaitDepartures(t.Context(), gone); err != nil {
+		t.Errorf("once more: %v", err)
+	}
+}
