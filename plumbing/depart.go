@@ -47,9 +47,13 @@ func (h *Handle) Depart(ctx context.Context, have State) (Departure, error) {
 	return d, (Plan{unpublish{}}).Force(ctx, h)
 }
 
-// hold is how long a departure may take while others go: 0.4 s was seen at the death of a
-// thousand.
-const hold = 500 * time.Millisecond
+// hold is how long a departure may take while others go, before it is looked at: 0.4 s was
+// seen at the death of a thousand. dying is how long after that the kernel, which is
+// destroying it, may be about it on a busy machine.
+const (
+	hold     = 500 * time.Millisecond
+	dying = 30 * time.Second
+)
 
 // AwaitDepartures returns when the MACs of all are off their ports. Links of a namespace
 // that somebody holds are deleted.
@@ -60,16 +64,22 @@ func AwaitDepartures(ctx context.Context, list []Departure) error {
 	}
 	defer h.Close()
 	left := list
-	for last := time.Now(); ; {
+	for last, look := time.Now(), hold; ; {
 		before := len(left)
 		if left, err = h.left(left); err != nil || len(left) == 0 {
 			return err
 		}
 		if len(left) < before {
-			last = time.Now()
+			last, look = time.Now(), hold
 		}
-		if time.Since(last) > hold {
-			break
+		if time.Since(last) > dying {
+			return fmt.Errorf("the kernel has not destroyed %s within %v", left[0].place.Name, dying)
+		}
+		if time.Since(last) > look {
+			look *= 2
+			if err := h.deleteHeld(left); err != nil {
+				return err
+			}
 		}
 		select {
 		case <-time.After(time.Millisecond):
@@ -77,15 +87,41 @@ func AwaitDepartures(ctx context.Context, list []Departure) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// deleteHeld deletes the links of namespaces that somebody holds.
+func (h *Handle) deleteHeld(list []Departure) error {
 	var errs []error
-	for _, d := range left {
+	for _, d := range list {
 		for _, l := range d.links {
-			if err := unlessGone(h.host.one(linkDeleteIn(d.id, l.Index))); err != nil {
+			held, err := h.stillThere(d.id, l)
+			if held {
+				err = unlessGone(h.host.one(linkDeleteIn(d.id, l.Index)))
+			}
+			if err != nil {
 				errs = append(errs, fmt.Errorf("cannot delete interface %s of %s, which somebody holds: %w", l.Name, d.place.Name, err))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// stillThere is whether the link is in the namespace of that id: one that is being
+// destroyed has lost its id (cleanup_net), and it may be another one's by now.
+func (h *Handle) stillThere(id int, l Link) (found bool, err error) {
+	err = h.host.get(linkGetIn(id, l.Index), func(b []byte) {
+		var mac MAC
+		eachAttr(b[min(unix.SizeofIfInfomsg, len(b)):], func(typ uint16, value []byte) {
+			if typ == unix.IFLA_ADDRESS && len(value) == len(mac) {
+				mac = MAC(value)
+			}
+		})
+		found = mac == l.MAC
+	})
+	if errors.Is(err, unix.EINVAL) { // nobody's
+		return false, nil
+	}
+	return found, unlessGone(err)
 }
 
 // left are the departures that have MACs on their ports yet.

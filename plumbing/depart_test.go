@@ -42,6 +42,7 @@ func TestDepart(t *testing.T) {
 		}
 		gone = append(gone, d)
 	}
+	onlyItsOwn(t, gone[2])
 	if err := AwaitDepartures(t.Context(), gone); err != nil {
 		t.Fatal(err)
 	}
@@ -64,5 +65,27 @@ func TestDepart(t *testing.T) {
 	}
 	if err := AwaitDepartures(t.Context(), gone); err != nil {
 		t.Errorf("once more: %v", err)
+	}
+}
+
+// onlyItsOwn is about the id of a namespace, which another one gets when it is gone.
+func onlyItsOwn(t *testing.T, held Departure) {
+	t.Helper()
+	h, err := OpenHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	its := held.links[0]
+	others := its
+	others.MAC[5]++
+	for _, tt := range []struct {
+		id   int
+		link Link
+		want bool
+	}{{held.id, its, true}, {held.id, others, false}, {held.id + 1000, its, false}} {
+		if got, err := h.stillThere(tt.id, tt.link); got != tt.want || err != nil {
+			t.Errorf("namespace %d has %s: %v, %v, want %v", tt.id, tt.link.MAC, got, err, tt.want)
+		}
 	}
 }

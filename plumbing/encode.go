@@ -204,6 +204,13 @@ func linkDeleteIn(id, index int) message {
 	return m
 }
 
+// linkGetIn asks for a link of a namespace that the host has an id for.
+func linkGetIn(id, index int) message {
+	m := ifinfomsg(unix.RTM_GETLINK, 0, index, 0, 0)
+	m.putUint32(unix.IFLA_TARGET_NETNSID, uint32(id))
+	return m
+}
+
 func linkGet(name string) message {
 	m := ifinfomsg(unix.RTM_GETLINK, 0, 0, 0, 0)
 	m.putString(unix.IFLA_IFNAME, name)

@@ -21,7 +21,7 @@ type Room struct {
 }
 
 // Room is found out for those that are about to be applied.
-func (r *Runtime) Room(list []VirtualServer) (*Room, error) {
+func (r *Runtime) Room(list []VirtualServer) *Room {
 	m := &Room{r, list, map[int]VirtualServer{}, map[int]VirtualServer{}}
 	type wish struct {
 		vs     VirtualServer
@@ -35,13 +35,7 @@ func (r *Runtime) Room(list []VirtualServer) (*Room, error) {
 	}
 	for _, vs := range list {
 		old, err := r.Store.Load(vs.ID)
-		if errors.Is(err, ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if same(old, vs) {
+		if err != nil || same(old, vs) { // new, or it is told of when it is applied itself
 			continue
 		}
 		less := old
@@ -56,7 +50,7 @@ func (r *Runtime) Room(list []VirtualServer) (*Room, error) {
 			m.before[vs.ID], m.less[vs.ID] = old, less
 		}
 	}
-	return m, nil
+	return m
 }
 
 // without is the virtual server less what another one has of it.

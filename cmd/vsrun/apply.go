@@ -58,11 +58,8 @@ func (a *app) apply(c *cobra.Command, r *runtime.Runtime, docs runtime.Documents
 	for _, bond := range docs.Ports {
 		errs = append(errs, a.applyPort(c, r, bond, dryRun))
 	}
-	room, err := r.Room(docs.Servers)
-	if err == nil {
-		err = a.makeRoom(c, r, room, dryRun)
-	}
-	if err != nil {
+	room := r.Room(docs.Servers)
+	if err := a.makeRoom(c, r, room, dryRun); err != nil {
 		return errors.Join(append(errs, fmt.Errorf("cannot apply: %w", err))...)
 	}
 	errs = append(errs, a.applyServers(c, r, room, docs.Servers, dryRun)...)
