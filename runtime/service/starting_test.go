@@ -123,11 +123,11 @@ func TestReadyByOutputOfThisLife(t *testing.T) {
 	once := filepath.Join(v.dir, "once")
 	v.begin()
 	a := sh("a", fmt.Sprintf("[ -e %s ] || { touch %[1]s; echo up; }; exec sleep 100000", once))
-	a.Ready = Ready{Output: "up", Timeout: Duration(slow)}
+	a.Ready = Ready{Output: "up", Timeout: Duration(2 * time.Second)}
 	if err := v.Set(t.Context(), []Service{a, sh("other", "while :; do echo up; sleep 0.05; done")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.RestartService(t.Context(), "a"); err == nil || err.Error() != "cannot start a: it was not ready after 300ms" {
+	if err := v.RestartService(t.Context(), "a"); err == nil || err.Error() != "cannot start a: it was not ready after 2s" {
 		t.Errorf("%v", err)
 	}
 }
