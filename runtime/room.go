@@ -98,13 +98,18 @@ func (m *Room) GiveUp(ctx context.Context) error {
 }
 
 // Apply is Runtime.Apply for all, many at once; done is told which of them in the list it
-// was. Those that want what another one has, in the list or until now, come last, in their
-// order: it may have let go of it then, or they are refused.
+// was. Those that give or take something, or want what another one has in the list, come
+// last, in their order: who fails gets back what it gave up before another one takes it.
 func (m *Room) Apply(ctx context.Context, done func(k int, did string, err error)) {
 	var now, last []int
-	claimed := claims{}
+	claimed, given := claims{}, claims{}
+	for _, vs := range m.before {
+		given.add(vs, m.runtime.MachineID)
+	}
 	for k, vs := range m.list {
-		if claimed.refuse(vs, m.runtime.MachineID) != nil || m.runtime.Store.free(vs, m.runtime.MachineID) != nil {
+		_, gives := m.before[vs.ID]
+		takes := given.refuse(vs, m.runtime.MachineID) != nil
+		if gives || takes || claimed.refuse(vs, m.runtime.MachineID) != nil || m.runtime.Store.free(vs, m.runtime.MachineID) != nil {
 			last = append(last, k)
 			continue
 		}
