@@ -1,7 +1,9 @@
 package plumbing
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,7 +15,7 @@ import (
 // A Departure is a namespace of ours that has lost its name. The kernel destroys it soon,
 // with its links, unless somebody holds it: ipmd, for a moment, or who looks into it.
 type Departure struct {
-	place Place
+	Place Place
 	id    int    // the host's word for the namespace, which does not hold it
 	links []Link // that had a MAC on a port
 }
@@ -22,71 +24,120 @@ type Departure struct {
 // readers once for all that are dropped within some milliseconds, but for each link that
 // is taken down or deleted. The addresses answer until [AwaitDepartures].
 func (h *Handle) Depart(ctx context.Context, have State) (Departure, error) {
-	d := Departure{place: h.place}
+	d := Departure{Place: h.place}
 	for _, l := range have.Links {
 		if l.Kind == Macvlan || l.Kind == Vlan {
 			d.links = append(d.links, l)
 		}
 	}
-	if err := (Plan{destroySockets{}}).Force(ctx, h); err != nil {
-		return d, err
+	var err error
+	if d.id, err = h.named(); err != nil { // nobody could delete them without the name
+		return d, errors.Join(fmt.Errorf("cannot name %s: %w", h.place.Name, err), Removal(have).Force(ctx, h))
 	}
-	err := h.host.one(nameNamespace(h.ns.Fd()))
+	return d, (Plan{destroySockets{}, unpublish{}}).Force(ctx, h)
+}
+
+// named is the host's id for the namespace, which is given one.
+func (h *Handle) named() (id int, err error) {
+	err = h.host.one(nameNamespace(h.ns.Fd()))
 	if err == nil || errors.Is(err, unix.EEXIST) {
-		err = h.host.get(namespaceID(h.ns.Fd()), func(b []byte) {
-			eachAttr(b[min(rtgenmsgLen, len(b)):], func(typ uint16, value []byte) {
-				if typ == unix.NETNSA_NSID {
-					d.id = number(value)
-				}
-			})
-		})
+		err = h.host.get(namespaceID(h.ns.Fd()), func(b []byte) { id = decodeID(b) })
 	}
-	if err != nil {
-		return d, fmt.Errorf("cannot name %s: %w", h.place.Name, err)
-	}
-	return d, (Plan{unpublish{}}).Force(ctx, h)
+	return id, err
+}
+
+func decodeID(b []byte) (id int) {
+	eachAttr(b[min(rtgenmsgLen, len(b)):], func(typ uint16, value []byte) {
+		if typ == unix.NETNSA_NSID {
+			id = number(value)
+		}
+	})
+	return id
 }
 
 // hold is how long a departure may take while others go, before it is looked at: 0.4 s was
-// seen at the death of a thousand. dying is how long after that the kernel, which is
-// destroying it, may be about it on a busy machine.
+// seen at the death of a thousand. dying is how long the kernel, which is destroying it, may
+// be about it on a busy machine.
 const (
-	hold     = 500 * time.Millisecond
+	hold  = 500 * time.Millisecond
 	dying = 30 * time.Second
 )
 
 // AwaitDepartures returns when the MACs of all are off their ports. Links of a namespace
-// that somebody holds are deleted.
-func AwaitDepartures(ctx context.Context, list []Departure) error {
+// that somebody holds are deleted. After an error some are left.
+func AwaitDepartures(ctx context.Context, list []Departure) (left []Departure, err error) {
 	h, err := OpenHost()
 	if err != nil {
-		return err
+		return list, err
 	}
 	defer h.Close()
-	left := list
+	left = list
+	var held error
 	for last, look := time.Now(), hold; ; {
 		before := len(left)
 		if left, err = h.left(left); err != nil || len(left) == 0 {
-			return err
+			return left, err
 		}
 		if len(left) < before {
 			last, look = time.Now(), hold
 		}
 		if time.Since(last) > dying {
-			return fmt.Errorf("the kernel has not destroyed %s within %v", left[0].place.Name, dying)
+			return left, cmp.Or(held, fmt.Errorf("the kernel has not destroyed %s within %v", left[0].Place.Name, dying))
 		}
 		if time.Since(last) > look {
 			look *= 2
-			if err := h.deleteHeld(left); err != nil {
-				return err
-			}
+			held = h.deleteHeld(left)
 		}
 		select {
 		case <-time.After(time.Millisecond):
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return left, context.Cause(ctx)
 		}
 	}
+}
+
+// deleteNameless deletes links of the network in namespaces that lost their name to
+// somebody who was killed before [AwaitDepartures], and that somebody else holds.
+func (h *Handle) deleteNameless(n Network) error {
+	var ids []int
+	if err := h.host.all(dump(unix.RTM_GETNSID, unix.AF_UNSPEC), func(b []byte) { ids = append(ids, decodeID(b)) }); err != nil {
+		return err
+	}
+	d := Departure{Place: h.place}
+	var errs []error
+	for _, d.id = range ids {
+		d.links = nil
+		err := h.host.all(linksIn(d.id), func(b []byte) {
+			l := decodeLinkIn(b)
+			if h.place.has(l) && slices.ContainsFunc(n.Interfaces, func(i Interface) bool { return i.MAC == l.MAC }) {
+				d.links = append(d.links, l)
+			}
+		})
+		if !errors.Is(err, unix.EINVAL) { // it is gone
+			errs = append(errs, err)
+		}
+		errs = append(errs, h.deleteHeld([]Departure{d}))
+	}
+	return errors.Join(errs...)
+}
+
+// decodeLinkIn reads of a link what says whose it is.
+func decodeLinkIn(b []byte) (l Link) {
+	if len(b) < unix.SizeofIfInfomsg {
+		return l
+	}
+	l.Index = int(int32(binary.NativeEndian.Uint32(b[4:])))
+	eachAttr(b[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) {
+		switch {
+		case typ == unix.IFLA_IFNAME:
+			l.Name = text(value)
+		case typ == unix.IFLA_IFALIAS:
+			l.Alias = text(value)
+		case typ == unix.IFLA_ADDRESS && len(value) == len(l.MAC):
+			l.MAC = MAC(value)
+		}
+	})
+	return l
 }
 
 // deleteHeld deletes the links of namespaces that somebody holds.
@@ -99,7 +150,7 @@ func (h *Handle) deleteHeld(list []Departure) error {
 				err = unlessGone(h.host.one(linkDeleteIn(d.id, l.Index)))
 			}
 			if err != nil {
-				errs = append(errs, fmt.Errorf("cannot delete interface %s of %s, which somebody holds: %w", l.Name, d.place.Name, err))
+				errs = append(errs, fmt.Errorf("cannot delete interface %s of %s, which somebody holds: %w", l.Name, d.Place.Name, err))
 			}
 		}
 	}
@@ -109,15 +160,7 @@ func (h *Handle) deleteHeld(list []Departure) error {
 // stillThere is whether the link is in the namespace of that id: one that is being
 // destroyed has lost its id (cleanup_net), and it may be another one's by now.
 func (h *Handle) stillThere(id int, l Link) (found bool, err error) {
-	err = h.host.get(linkGetIn(id, l.Index), func(b []byte) {
-		var mac MAC
-		eachAttr(b[min(unix.SizeofIfInfomsg, len(b)):], func(typ uint16, value []byte) {
-			if typ == unix.IFLA_ADDRESS && len(value) == len(mac) {
-				mac = MAC(value)
-			}
-		})
-		found = mac == l.MAC
-	})
+	err = h.host.get(linkGetIn(id, l.Index), func(b []byte) { found = decodeLinkIn(b).MAC == l.MAC })
 	if errors.Is(err, unix.EINVAL) { // nobody's
 		return false, nil
 	}

@@ -43,7 +43,7 @@ func TestDepart(t *testing.T) {
 		gone = append(gone, d)
 	}
 	onlyItsOwn(t, gone[2])
-	if err := AwaitDepartures(t.Context(), gone); err != nil {
+	if _, err := AwaitDepartures(t.Context(), gone); err != nil {
 		t.Fatal(err)
 	}
 	for id := 8; id < 12; id++ {
@@ -63,7 +63,7 @@ func TestDepart(t *testing.T) {
 	if !errors.Is(err, unix.ENODEV) {
 		t.Errorf("in the one that is held eth0 is still there: %v", err)
 	}
-	if err := AwaitDepartures(t.Context(), gone); err != nil {
+	if _, err := AwaitDepartures(t.Context(), gone); err != nil {
 		t.Errorf("once more: %v", err)
 	}
 }
@@ -87,5 +87,35 @@ func onlyItsOwn(t *testing.T, held Departure) {
 		if got, err := h.stillThere(tt.id, tt.link); got != tt.want || err != nil {
 			t.Errorf("namespace %d has %s: %v, %v, want %v", tt.id, tt.link.MAC, got, err, tt.want)
 		}
+	}
+}
+
+// Whoever drops a namespace and is killed before it is off the port leaves no name: who is
+// asked to take it down again finds it, if somebody holds it.
+func TestDepartedWithoutAName(t *testing.T) {
+	host := lab.New(t)
+	host.Segment("eth1")
+	place := Place{Dir: host.NetnsDir, Name: "vs8"}
+	want := eth0(func(i *Interface) { i.Addresses = prefixes("192.0.2.8/24") })
+	h := open(t, place)
+	if err := planFor(t, h, want).WithoutProbe().Apply(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	held, err := nsutil.Open(place.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if _, err := h.Depart(t.Context(), observe(t, h, Network{})); err != nil {
+		t.Fatal(err)
+	}
+	h.Close()
+	again := open(t, place)
+	defer again.Close()
+	if err := again.AwaitRelease(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	if list := host.Run(t, "bridge", "fdb", "show", "dev", "eth1"); strings.Contains(list, want.Interfaces[0].MAC.String()) {
+		t.Errorf("the MAC is on the port:\n%s", list)
 	}
 }

@@ -211,6 +211,13 @@ func linkGetIn(id, index int) message {
 	return m
 }
 
+// linksIn lists those of such a namespace.
+func linksIn(id int) message {
+	m := ifinfomsg(unix.RTM_GETLINK, unix.NLM_F_DUMP, 0, 0, 0)
+	m.putUint32(unix.IFLA_TARGET_NETNSID, uint32(id))
+	return m
+}
+
 func linkGet(name string) message {
 	m := ifinfomsg(unix.RTM_GETLINK, 0, 0, 0, 0)
 	m.putString(unix.IFLA_IFNAME, name)

@@ -175,13 +175,16 @@ func (h *Handle) index(dev string) (int, error) {
 }
 
 // AwaitRelease waits until the network's MACs are off their ports, or a while:
-// the kernel may still be destroying a namespace that held them.
+// the kernel may still be destroying a namespace that held them. Whoever holds one without
+// a name loses its links.
 func (h *Handle) AwaitRelease(ctx context.Context, n Network) error {
 	have := State{Ports: map[string]Port{}}
 	if err := have.observeHost(n); err != nil {
 		return err
 	}
-	return patiently(ctx, func() (again bool, err error) {
+	taken := false
+	err := patiently(ctx, func() (again bool, err error) {
+		defer func() { taken = again }()
 		for _, i := range n.Interfaces {
 			port, ok := have.Ports[i.base()]
 			if !ok { // gone, with all on it
@@ -197,6 +200,10 @@ func (h *Handle) AwaitRelease(ctx context.Context, n Network) error {
 		}
 		return again, nil
 	})
+	if taken {
+		return h.deleteNameless(n)
+	}
+	return err
 }
 
 // decodePortMAC reads an entry of a port's list (struct ndmsg and attributes).

@@ -141,7 +141,7 @@ func (s setMaster) Command(Place) string {
 	return fmt.Sprintf("ip link set dev %s master %s", quote(s.dev), quote(s.master))
 }
 
-func (s setMaster) apply(_ context.Context, h *Handle) error {
+func (s setMaster) apply(ctx context.Context, h *Handle) error {
 	index, err := h.index(s.dev)
 	if err != nil {
 		return unlessGoneOut(s, err)
@@ -152,7 +152,10 @@ func (s setMaster) apply(_ context.Context, h *Handle) error {
 			return err
 		}
 	}
-	return h.inside.one(linkMaster(index, master))
+	return patiently(ctx, func() (again bool, err error) { // a macvlan on it may be dying
+		err = h.inside.one(linkMaster(index, master))
+		return errors.Is(err, unix.EBUSY), err
+	})
 }
 
 func (s setMaster) explain(err error) error {

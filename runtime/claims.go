@@ -22,7 +22,7 @@ func (vs VirtualServer) claims() []claim {
 	list := []claim{{key: "name " + strings.ToLower(vs.Title()), words: "name " + vs.Title()}}
 	for _, i := range vs.Interfaces {
 		if !i.MAC.IsZero() {
-			list = append(list, claim{key: string(i.MAC[:]), words: "MAC " + i.MAC.String()})
+			list = append(list, claim{key: "mac " + string(i.MAC[:]), words: "MAC " + i.MAC.String()})
 		}
 		if i.Realm != 0 {
 			realm := strconv.Itoa(i.Realm)

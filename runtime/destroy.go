@@ -41,7 +41,7 @@ type Destroyed func(vs VirtualServer, there bool, killed []string, err error)
 
 // together is how many virtual servers are destroyed at once. Each holds a lock, which is
 // a descriptor, for as long as the slowest of them takes.
-const together = 256
+const together = 32
 
 // A leaver is a virtual server that is being destroyed.
 type leaver struct {
@@ -73,8 +73,7 @@ func (r *Runtime) destroyTogether(ctx context.Context, ids []int, timeout time.D
 		each(func(l *leaver) error { return r.unplumb(context.WithoutCancel(ctx), l.vs.ID, true) })
 	} else {
 		each(func(l *leaver) error { return r.depart(context.WithoutCancel(ctx), l) })
-		err := r.awaitDepartures(context.WithoutCancel(ctx), list)
-		each(func(*leaver) error { return err })
+		r.awaitDepartures(context.WithoutCancel(ctx), list)
 	}
 	each(func(l *leaver) error {
 		if l.left == nil && l.full { // no record may outlive the data
@@ -122,6 +121,9 @@ func (r *Runtime) forget(list []leaver) {
 // retire says that a virtual server is to be down, or vsd would bring it up again after a
 // crash, without its data, and ends its services.
 func (r *Runtime) retire(ctx context.Context, l *leaver, timeout time.Duration) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	vs, err := r.Store.Load(l.vs.ID)
 	if l.there = err == nil; l.there {
 		l.vs = vs
@@ -170,22 +172,24 @@ func (r *Runtime) foreign(id int) error {
 	return fmt.Errorf("%s is a network namespace of somebody else's: it is left alone", r.place(id).Path())
 }
 
-func (r *Runtime) awaitDepartures(ctx context.Context, list []leaver) error {
+func (r *Runtime) awaitDepartures(ctx context.Context, list []leaver) {
 	var gone []plumbing.Departure
 	for _, l := range list {
-		if l.err == nil {
-			gone = append(gone, l.gone)
+		gone = append(gone, l.gone)
+	}
+	left, err := plumbing.AwaitDepartures(ctx, gone)
+	for k := range list {
+		l := &list[k]
+		if slices.ContainsFunc(left, func(d plumbing.Departure) bool { return d.Place == l.gone.Place }) {
+			l.err = errors.Join(l.err, err)
 		}
 	}
-	if err := plumbing.AwaitDepartures(ctx, gone); err != nil {
-		return err
-	}
 	h, err := plumbing.OpenHost()
-	if err != nil {
-		return err
+	if err == nil {
+		defer h.Close()
+		err = r.releaseVLANs(ctx, h)
 	}
-	defer h.Close()
-	return r.releaseVLANs(ctx, h)
+	r.warn(err)
 }
 
 // crowd is how many virtual servers are seen to at once. Most of the time goes by in
