@@ -233,7 +233,7 @@ u64 offset[CPUS];  // of each CPU's part of per-CPU memory
 
 // What follows is of the one run that there is at a time.
 static u64 run;
-static u64 part[VALUES];  // the values of one CPU
+static u64 part[VALUES];  // the values of one CPU; zero where a MIB is not there (yet)
 static u64 pointers[64]; // a struct netns_mib
 static u64 mib[COUNT];    // per-CPU pointers in it
 static u64 counted[512];  // messages, by type
@@ -342,8 +342,10 @@ INLINE void read_mib(struct record *r, struct net *net)
 #define point(member, type)                                                                        \
 	if (has(struct netns_mib, member)) {                                                       \
 		mib[MIB_##member] = *(u64 *)((void *)pointers + offset_of(struct netns_mib, member)); \
-		if (!mib[MIB_##member])                                                            \
+		if (!mib[MIB_##member]) {                                                          \
 			clear(r->value + next, values(type));                                      \
+			clear(part + next, values(type)); /* of the namespace before */           \
+		}                                                                                  \
 		next += values(type);                                                              \
 	}
 	MIBS(point)
