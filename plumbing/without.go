@@ -6,8 +6,8 @@ import (
 )
 
 // Without is the network less what other has of it: addresses on the same segments, and
-// interfaces whose MAC or VLAN that has; with them go the gateways and routes that have no
-// way then. macs are those that interfaces without one get, in their order.
+// realms, and interfaces whose MAC or VLAN that has; with them go the gateways and routes that
+// have no way then. macs are those that interfaces without one get, in their order.
 func (n Network) Without(other Network, macs []MAC) Network {
 	var less Network
 	for k, i := range n.Interfaces {
@@ -21,6 +21,9 @@ func (n Network) Without(other Network, macs []MAC) Network {
 		}
 		i.Addresses = slices.DeleteFunc(slices.Clone(i.Addresses), taken)
 		i.Gateways = slices.DeleteFunc(slices.Clone(i.Gateways), func(gw netip.Addr) bool { return i.checkGateway(gw) != nil })
+		if slices.ContainsFunc(other.Interfaces, func(o Interface) bool { return o.Realm == i.Realm }) {
+			i.Realm = 0
+		}
 		less.Interfaces = append(less.Interfaces, i)
 	}
 	for _, r := range n.Routes {
@@ -31,7 +34,8 @@ func (n Network) Without(other Network, macs []MAC) Network {
 	return less
 }
 
-// After is the state when a plan that only takes away has been carried out.
+// After is the state when a plan that takes away has been carried out. What it adds is the
+// rules and routes that remain, which may be others without a realm or a gateway.
 func (s State) After(p Plan) State {
 	for _, step := range p {
 		switch step := step.(type) {
@@ -39,6 +43,10 @@ func (s State) After(p Plan) State {
 			s.Addresses = slices.DeleteFunc(slices.Clone(s.Addresses), func(a Address) bool { return a == step.Address })
 		case delRoute:
 			s.Routes = slices.DeleteFunc(slices.Clone(s.Routes), func(r Route) bool { return r == step.Route })
+		case setRoute:
+			s.Routes = append(slices.DeleteFunc(slices.Clone(s.Routes), func(r Route) bool { return r.key() == step.Route.key() }), step.Route)
+		case addRule:
+			s.Rules = append(slices.Clone(s.Rules), step.Rule)
 		case delRule:
 			s.Rules = slices.DeleteFunc(slices.Clone(s.Rules), func(r Rule) bool { return r == step.Rule })
 		case delLink:

@@ -8,10 +8,10 @@ import (
 )
 
 const roomBefore = `
-{id: 8, name: left, interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.8/24, 198.51.100.8/24, "2001:db8::8/64"], gateways: [192.0.2.1]}],
+{id: 8, name: left, interfaces: [{name: eth0, port: eth1, realm: 8, addresses: [192.0.2.8/24, 198.51.100.8/24, "2001:db8::8/64"], gateways: [192.0.2.1]}],
   routes: [{to: 203.0.113.0/24, via: 192.0.2.7}]}
 ---
-{id: 9, name: right, interfaces: [{name: eth0, port: eth1, mac: "02:00:00:00:00:09", addresses: [192.0.2.9/24]}]}
+{id: 9, name: right, interfaces: [{name: eth0, port: eth1, realm: 9, mac: "02:00:00:00:00:09", addresses: [192.0.2.9/24]}]}
 `
 
 // What virtual servers take from each other in one apply, in either order: each asks whether
@@ -28,6 +28,11 @@ func TestHandOver(t *testing.T) {
 {id: 8, name: right, interfaces: [{name: eth0, port: eth1, mac: "02:00:00:00:00:09", addresses: [192.0.2.9/24]}]}
 ---
 {id: 9, name: left, interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.8/24, 198.51.100.8/24, "2001:db8::8/64"], gateways: [192.0.2.1]}]}`,
+		"realms swapped": `
+{id: 8, name: left, interfaces: [{name: eth0, port: eth1, realm: 9, addresses: [192.0.2.8/24, 198.51.100.8/24, "2001:db8::8/64"], gateways: [192.0.2.1]}],
+  routes: [{to: 203.0.113.0/24, via: 192.0.2.7}]}
+---
+{id: 9, name: right, interfaces: [{name: eth0, port: eth1, realm: 8, mac: "02:00:00:00:00:09", addresses: [192.0.2.9/24]}]}`,
 		"handed on to a new one, which is the first": `
 {id: 7, interfaces: [{name: eth0, port: eth1, addresses: ["2001:db8::8/64", 192.0.2.9/24]}]}
 ---
