@@ -1,6 +1,7 @@
 package plumbing
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -18,6 +19,10 @@ type Rule struct {
 	Table    int
 	Priority int
 	Realm    int // IPv4 only
+
+	// Not in what we make:
+	Not bool // it matches all others
+	TOS byte // 0 matches all
 }
 
 // Below the host's own rules: local comes first at 0, main at 32766. A packet with an
@@ -179,8 +184,14 @@ func (r Rule) String() string {
 			fmt.Fprintf(&b, "%s %s ", name, p)
 		}
 	}
+	if r.Not {
+		b.WriteString("not ")
+	}
 	word("from", r.From)
 	word("to", r.To)
+	if r.TOS != 0 {
+		fmt.Fprintf(&b, "tos %#x ", r.TOS)
+	}
 	if r.IIF != "" {
 		fmt.Fprintf(&b, "iif %s ", r.IIF)
 	}
@@ -209,6 +220,10 @@ func rule(kind, flags uint16, r Rule, protocol byte) message {
 	if r.IPv6 {
 		body[0] = unix.AF_INET6
 	}
+	body[3] = r.TOS
+	if r.Not {
+		binary.NativeEndian.PutUint32(body[8:], unix.FIB_RULE_INVERT)
+	}
 	m := message{kind: kind, flags: flags, body: body}
 	if r.To.IsValid() {
 		m.body[1] = byte(r.To.Bits())
@@ -236,7 +251,8 @@ func decodeRule(b []byte) (r Rule, ours bool) {
 	if len(b) < unix.SizeofRtMsg {
 		return r, false
 	}
-	r.IPv6, r.Table = b[0] == unix.AF_INET6, int(b[4])
+	r.IPv6, r.Table, r.TOS = b[0] == unix.AF_INET6, int(b[4]), b[3]
+	r.Not = number(b[8:12])&unix.FIB_RULE_INVERT != 0
 	prefix := func(value []byte, bits byte) netip.Prefix {
 		addr, _ := netip.AddrFromSlice(value)
 		return netip.PrefixFrom(addr, int(bits))
@@ -287,8 +303,8 @@ func (s *State) observeRules(inside *netlinkSocket) error {
 }
 
 // rules adds those that are missing, and then deletes those that are not wanted: what is
-// under way is answered by one or the other. But the kernel has no two rules that differ in
-// the realm alone (rule_exists).
+// under way is answered by one or the other. But the kernel has no rule beside one that
+// differs in the realm, the TOS or the not alone (rule_exists).
 func (d *differ) rules() {
 	for _, r := range d.have.LostRules {
 		d.add(restoreRule{r})
@@ -298,7 +314,7 @@ func (d *differ) rules() {
 	for _, r := range d.have.Rules {
 		switch {
 		case slices.Contains(want, r):
-		case slices.ContainsFunc(want, func(w Rule) bool { w.Realm = r.Realm; return w == r }):
+		case slices.ContainsFunc(want, func(w Rule) bool { w.Realm, w.TOS, w.Not = r.Realm, r.TOS, r.Not; return w == r }):
 			d.add(delRule{r})
 		default:
 			stale = append(stale, r)

@@ -59,7 +59,59 @@ var ruleCases = []struct {
 	library: libraryRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ruleHeader(unix.AF_INET, 0, 0),
 		attr(unix.FRA_IIFNAME, nl.ZeroTerminated("$HOME")), attrUint32(unix.FRA_TABLE, 4294967295), attrUint32(unix.FRA_PRIORITY, 1182),
 		attr(unix.FRA_PROTOCOL, []byte{118})),
+}, {
+	name:    "of somebody's who has made ours narrower",
+	rule:    Rule{From: netip.MustParsePrefix("192.0.2.8/32"), Table: 101, Priority: 1180, TOS: 0x10, Not: true},
+	command: "ip -n vs8 rule add not from 192.0.2.8/32 tos 0x10 lookup 101 priority 1180 protocol 118",
+	golden: `
+		3c000000 2000 0106 01000000 00000000
+		02 00 20 10 00 00 00 01 02000000      # fib_rule_hdr: TOS 0x10, FIB_RULE_INVERT
+		0800 0200 c0000208
+		0800 0f00 65000000
+		0800 0600 9c040000
+		0500 1500 76000000`,
+	library: libraryRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, func() *nl.RtMsg {
+		m := ruleHeader(unix.AF_INET, 0, 32)
+		m.Tos, m.Flags = 0x10, unix.FIB_RULE_INVERT
+		return m
+	}(), attr(unix.FRA_SRC, ip4(192, 0, 2, 8)), attrUint32(unix.FRA_TABLE, 101), attrUint32(unix.FRA_PRIORITY, 1180),
+		attr(unix.FRA_PROTOCOL, []byte{118})),
 }}
+
+// What the kernel's rules match only in part, or not at all, does not do as they do.
+func TestKernelRules(t *testing.T) {
+	for _, own := range kernelRules {
+		for _, tt := range []struct {
+			change func(*Rule)
+			want   bool
+		}{
+			{func(*Rule) {}, true},
+			{func(r *Rule) { r.Priority = 7 }, true},
+			{func(r *Rule) { r.TOS = 0x10 }, false},
+			{func(r *Rule) { r.Not = true }, false},
+		} {
+			r := own
+			tt.change(&r)
+			b := rule(unix.RTM_NEWRULE, 0, r, unix.RTPROT_KERNEL).body
+			if got, _ := decodeRule(b); got.isKernelRule(own, b) != tt.want {
+				t.Errorf("%s is the kernel's: %v", r, !tt.want)
+			}
+		}
+	}
+}
+
+// A rule of ours that has become narrower is in the way of the one wanted.
+func TestDiffOfNarrowRules(t *testing.T) {
+	n := Network{Interfaces: []Interface{{Name: "eth0", MAC: mac8, Realm: 8, Addresses: prefixes("192.0.2.8/24")}}}
+	narrow := n.allRules()[0]
+	narrow.Not = true
+	d := differ{place: vs8, want: n, have: State{Rules: []Rule{narrow}}}
+	d.rules()
+	const rule = "from 192.0.2.8/32 lookup 118001 priority 1180 realms 8 protocol 118\n"
+	if d := cmp.Diff("ip -n vs8 rule delete not "+rule+"ip -n vs8 rule add "+rule, d.plan.Script(vs8)); d != "" {
+		t.Errorf("the plan (-want +got):\n%s", d)
+	}
+}
 
 func ruleHeader(family, to, from uint8) *nl.RtMsg {
 	m := &nl.RtMsg{}

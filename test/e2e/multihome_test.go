@@ -174,6 +174,7 @@ func TestMultihomed(t *testing.T) {
 
 	// Rules that are gone are put back, one of somebody else's is told.
 	s.In("vs8").Run(t, "ip", "rule", "del", "priority", "1180")
+	s.In("vs8").Run(t, "ip", "rule", "add", "not", "from", "192.0.2.8", "tos", "0x10", "lookup", "118001", "priority", "1180", "protocol", "118")
 	s.In("vs8").Run(t, "ip", "-6", "rule", "add", "priority", "77", "from", "2001:db8:77::/64", "lookup", "main")
 	if r := s.Vsrun("diff", "8"); r.Code != 1 || !strings.Contains(r.Stdout, "add rule from 192.0.2.8/32 lookup 118001 priority 1180\n") ||
 		!strings.Contains(r.Stdout, "foreign IPv6 rule 77") {
