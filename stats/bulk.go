@@ -13,8 +13,10 @@ type Bulk interface {
 	Want(nsutil.ID)
 
 	// Read tells, in s, what the namespace had when all were read, which was not before
-	// since; and sets the time of that. What it did not read it leaves as it was.
-	Read(id nsutil.ID, since time.Time, s *Sample) Parts
+	// since; and sets the time of that. What it did not read it leaves as it was, as all
+	// of a namespace that had the ID before. The cookie (SO_NETNS_COOKIE) tells them
+	// apart; 0: it is not known.
+	Read(id nsutil.ID, cookie uint64, since time.Time, s *Sample) Parts
 }
 
 // Parts are parts of a Sample.
@@ -42,10 +44,10 @@ func (r *Reader) ReadAmong(src Source, s *Sample, since time.Time) error {
 	if bulk == nil {
 		return r.Read(src, s)
 	}
-	return r.readBy(src, s, func(id nsutil.ID, s *Sample) Parts {
-		has := (*bulk).Read(id, since, s)
+	return r.readBy(src, s, func(ns *namespace, s *Sample) Parts {
+		has := (*bulk).Read(ns.id, ns.cookie, since, s)
 		if has == 0 {
-			(*bulk).Want(id)
+			(*bulk).Want(ns.id)
 		}
 		return has
 	})

@@ -20,14 +20,15 @@ type namespace struct {
 	name nsutil.Name
 	last uint64 // when it was asked for; the Reader's mutex is for this one
 
-	mu    sync.Mutex
-	since time.Time // when it was opened
-	id    nsutil.ID // of what is open
-	open  []int     // a descriptor for each of procFiles, -1 for those that the kernel lacks; nil: none is
-	life  string
-	forms []form // what each of the files looked like
-	meter *cgroup.Meter
-	held  int // how many files the Reader has counted here
+	mu     sync.Mutex
+	since  time.Time // when it was opened
+	id     nsutil.ID // of what is open
+	open   []int     // a descriptor for each of procFiles, -1 for those that the kernel lacks; nil: none is
+	cookie uint64    // 0: not known
+	life   string
+	forms  []form // what each of the files looked like
+	meter  *cgroup.Meter
+	held   int // how many files the Reader has counted here
 }
 
 // procFiles are the files of counters below /proc/net.
@@ -113,9 +114,10 @@ func (ns *namespace) openFiles() error {
 // they are read outside. /proc/net would be the thread-group leader's.
 func (ns *namespace) openHere() (err error) {
 	ns.since = time.Now()
-	if ns.life, err = life(); err != nil {
+	if ns.cookie, err = cookie(); err != nil {
 		return err
 	}
+	ns.life = life(ns.cookie)
 	const at = "/proc/thread-self/net"
 	dir, err := unix.Open(at, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -136,9 +138,9 @@ func (ns *namespace) openHere() (err error) {
 }
 
 // read reads all into the sample, what a Bulk does not say from files.
-func (ns *namespace) read(s *Sample, p *parser, bulk func(nsutil.ID, *Sample) Parts) error {
+func (ns *namespace) read(s *Sample, p *parser, bulk func(*namespace, *Sample) Parts) error {
 	s.empty()
-	has := bulk(ns.id, s)
+	has := bulk(ns, s)
 	for i, f := range procFiles {
 		if ns.open[i] < 0 || has&f.part != 0 {
 			continue

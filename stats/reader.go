@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/nsutil/cgroup"
 )
 
@@ -66,10 +65,10 @@ type Reader struct {
 // nothing. Without the namespace the error is fs.ErrNotExist, and only then. After an
 // error s is of no use but for the next Read.
 func (r *Reader) Read(src Source, s *Sample) error {
-	return r.readBy(src, s, func(nsutil.ID, *Sample) Parts { return 0 })
+	return r.readBy(src, s, func(*namespace, *Sample) Parts { return 0 })
 }
 
-func (r *Reader) readBy(src Source, s *Sample, bulk func(nsutil.ID, *Sample) Parts) error {
+func (r *Reader) readBy(src Source, s *Sample, bulk func(*namespace, *Sample) Parts) error {
 	if err := r.read(src, s, bulk); err != nil {
 		return fmt.Errorf("cannot read the counters of vs%d: %w", src.ID, err)
 	}
@@ -79,7 +78,7 @@ func (r *Reader) readBy(src Source, s *Sample, bulk func(nsutil.ID, *Sample) Par
 	return nil
 }
 
-func (r *Reader) read(src Source, s *Sample, bulk func(nsutil.ID, *Sample) Parts) error {
+func (r *Reader) read(src Source, s *Sample, bulk func(*namespace, *Sample) Parts) error {
 	ns, err := r.namespace(src.Path)
 	if err != nil {
 		return err

@@ -84,7 +84,7 @@ type first struct {
 
 func (f *first) Want(nsutil.ID) { f.once.Do(func() { go f.r.load() }) }
 
-func (f *first) Read(nsutil.ID, time.Time, *stats.Sample) stats.Parts { return 0 }
+func (f *first) Read(nsutil.ID, uint64, time.Time, *stats.Sample) stats.Parts { return 0 }
 
 // take replaces the program that there is.
 func (r *reading) take(bulk *ebpf.Reader, err error) {

@@ -45,7 +45,7 @@ func TestAbsentCountersAreZero(t *testing.T) {
 	}
 	for k, id := range ids {
 		var s stats.Sample
-		if has := bulk.Read(id, time.Now(), &s); has&stats.MIBPart == 0 {
+		if has := bulk.Read(id, 0, time.Now(), &s); has&stats.MIBPart == 0 {
 			t.Fatalf("namespace %d is not read: %v", k, bulk.Err())
 		}
 		if n, ok := s.MIB.Lookup("MPTcpExt", "MPCapableSYNTX"); k == busy && (!ok || n == 0) {

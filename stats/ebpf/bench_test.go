@@ -41,7 +41,7 @@ func BenchmarkReader(b *testing.B) {
 			b.ReportMetric(float64(processorTime(b)-began)/float64(b.N), "cpu-ns/op")
 		}
 		b.Run(fmt.Sprintf("alone/%d", count), func(b *testing.B) {
-			every(b, func(k int, since time.Time) { bulk.Read(ids[k], since, &samples[k]) })
+			every(b, func(k int, since time.Time) { bulk.Read(ids[k], 0, since, &samples[k]) })
 		})
 		b.Run(fmt.Sprintf("all/%d", count), func(b *testing.B) {
 			every(b, func(k int, since time.Time) {

@@ -94,7 +94,7 @@ func (r *Reader) Close() error {
 }
 
 // Read is [stats.Bulk]'s.
-func (r *Reader) Read(id nsutil.ID, since time.Time, s *stats.Sample) (has stats.Parts) {
+func (r *Reader) Read(id nsutil.ID, cookie uint64, since time.Time, s *stats.Sample) (has stats.Parts) {
 	r.mu.RLock()
 	defer func() { r.mu.RUnlock() }()
 	if r.failed != nil {
@@ -106,7 +106,7 @@ func (r *Reader) Read(id nsutil.ID, since time.Time, s *stats.Sample) (has stats
 		r.mu.RLock()
 	}
 	record := r.record(id)
-	if record == nil {
+	if record == nil || cookie != 0 && record.cookie != cookie {
 		return 0
 	}
 	if record.lacks&noLinks == 0 {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/stats"
@@ -117,6 +118,44 @@ func TestSaysWhatProcSays(t *testing.T) {
 	}
 	if bulk.failed != nil {
 		t.Error(bulk.failed)
+	}
+}
+
+// Of a namespace that has the inode of another before it, nothing is said until it is read.
+func TestReadsNoPredecessor(t *testing.T) {
+	bulk := openReader(t)
+	lab.New(t)
+	ns, err := nsutil.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	id, err := ns.ID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cookie uint64
+	err = ns.Do(func() error {
+		s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(s)
+		cookie, err = unix.GetsockoptUint64(s, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bulk.Want(id)
+	for _, c := range []struct {
+		cookie uint64
+		read   bool
+	}{{cookie, true}, {0, true}, {cookie + 1, false}} {
+		var s stats.Sample
+		if has := bulk.Read(id, c.cookie, time.Now(), &s); has != 0 != c.read || len(s.MIB) != 0 != c.read {
+			t.Errorf("of cookie %d, and it is %d: %v is read, %d groups", c.cookie, cookie, has, len(s.MIB))
+		}
 	}
 }
 
