@@ -80,6 +80,7 @@ func (n Network) Validate() []Problem {
 		}
 		names[i.Name], macs[i.MAC], tables[i.Table] = true, true, i.Name
 	}
+	n.validateTables(p)
 	seen := map[routeKey]bool{}
 	for _, r := range n.gatewayRoutes() {
 		if k := slices.IndexFunc(n.Interfaces, func(i Interface) bool { return i.Name == r.Dev }); seen[r.key()] {
@@ -102,6 +103,22 @@ func (n Network) Validate() []Problem {
 		seen[key] = true
 	}
 	return list
+}
+
+// validateTables refuses a table that is asked for where it is what another interface gets
+// by itself.
+func (n Network) validateTables(p problems) {
+	multihomes := n.multihomes()
+	for k, i := range n.Interfaces {
+		for _, own := range multihomes {
+			if own.Table == 0 && slices.ContainsFunc(multihomes, func(m multihome) bool {
+				return m.Name == i.Name && m.Table == own.table && m.ipv6 == own.ipv6
+			}) {
+				p.item("interfaces", k).in("table").add("table %d is %s's own, which asks for none", i.Table, own.Name)
+				break
+			}
+		}
+	}
 }
 
 func (i Interface) validate(p problems) {

@@ -223,6 +223,15 @@ interfaces[3].table: table 4294967296 is out of range: 0 to 4294967295
 interfaces[3].realm: realm 256 is out of range: 0 to 255, which is what the kernel counts apart
 interfaces[4].table: table 254 is the kernel's, for all interfaces
 interfaces[1].metric: metric 5 of b's gateway is another interface's, too`},
+	{name: "a table that another interface gets by itself", network: Network{Interfaces: []Interface{
+		{Name: "a", Port: "eth1", Table: 118002, Addresses: prefixes("192.0.2.8/24"), Gateways: addrs("192.0.2.1")},
+		{Name: "b", Port: "eth1", Addresses: prefixes("198.51.100.8/24"), Gateways: addrs("198.51.100.1")},
+		{Name: "c", Port: "eth1", Table: 118003, Addresses: prefixes("203.0.113.8/24")},
+		{Name: "d", Port: "eth1", Table: 118006, Addresses: prefixes("203.0.113.9/24")},
+		{Name: "e", Port: "eth1", Addresses: prefixes("203.0.113.10/24"), Realm: 8},
+		{Name: "f", Port: "eth1", Addresses: prefixes("2001:db8::8/64"), Table: 118005}, // of the other family
+	}}, problems: `
+interfaces[0].table: table 118002 is b's own, which asks for none`},
 	{name: "routes that are there without", network: Network{
 		Interfaces: []Interface{
 			{Name: "eth0", Port: "eth1", Addresses: prefixes("192.0.2.8/24", "2001:db8::8/64"), Gateways: addrs("192.0.2.1", "2001:db8::1")},
