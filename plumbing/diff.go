@@ -250,7 +250,7 @@ func (d *differ) stale() {
 		}
 		d.add(markLink{l.Name, "", l.Alias})
 		if l.RA {
-			d.add(setSysctls{set: raSysctls(l.Name, false, false), was: raSysctls(l.Name, true, !i.gateway(true).IsValid())})
+			d.add(setSysctls{set: raSysctls(l.Name, false, false), was: raSysctls(l.Name, true, l.Defrtr)})
 		}
 		d.add(delLink{dev: l.Name, tag: l.tag, mode: l.Mode, port: d.portName(l.Parent), portIndex: l.Parent, mac: l.MAC, mtu: l.MTU})
 	}
@@ -288,8 +288,11 @@ func (d *differ) links() {
 		case link.MTU > mtu:
 			d.lower = append(d.lower, setMTU{i.Name, mtu, link.MTU})
 		}
-		if i.RA && !link.RA { // before it is up, which is when routers are asked
-			d.add(setSysctls{set: raSysctls(i.Name, true, !i.gateway(true).IsValid()), was: raSysctls(i.Name, false, false)})
+		switch gateway := !i.gateway(true).IsValid(); {
+		case i.RA && !link.RA: // before it is up, which is when routers are asked
+			d.add(setSysctls{set: raSysctls(i.Name, true, gateway), was: raSysctls(i.Name, false, false)})
+		case i.RA && link.Defrtr != gateway:
+			d.add(setSysctls{set: []sysctl{raSysctl(i.Name, raGateway, gateway)}, was: []sysctl{raSysctl(i.Name, raGateway, link.Defrtr)}})
 		}
 		if mark := d.place.mark(i.Name); link.Alias != mark {
 			d.add(markLink{i.Name, mark, link.Alias})

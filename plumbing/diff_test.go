@@ -119,6 +119,16 @@ ip -n vs8 route add ::/0 via 2001:db8::1 dev eth0 proto 118
 ip -n vs8 route add 198.51.100.0/24 via 192.0.2.7 dev eth0 table 5 metric 50 realm 3 proto 118
 ` + announced("192.0.2.8, 2001:db8::8", "eth0", mac8),
 	}, {
+		name: "a gateway beside what routers say",
+		want: eth0(func(i *Interface) { i.RA, i.Gateways = true, addrs("fe80::1") }),
+		have: present(func(s *State) { s.Links[1].RA, s.Links[1].Defrtr = true, true }),
+		plan: "ip netns exec vs8 sysctl -qw net/ipv6/conf/eth0/accept_ra_defrtr=0\nip -n vs8 route add ::/0 via fe80::1 dev eth0 proto 118\n",
+	}, {
+		name: "routers' gateway again",
+		want: eth0(func(i *Interface) { i.RA = true }),
+		have: present(func(s *State) { s.Links[1].RA = true }),
+		plan: "ip netns exec vs8 sysctl -qw net/ipv6/conf/eth0/accept_ra_defrtr=1\n",
+	}, {
 		name: "the second interface's gateway gives way",
 		want: Network{Interfaces: []Interface{
 			{Name: "eth0", Port: "eth1", MAC: mac8, Addresses: prefixes("192.0.2.8/24", "2001:db8::8/64"), Gateways: addrs("192.0.2.1", "2001:db8::1")},

@@ -202,7 +202,7 @@ func (s *State) observeInside() error {
 	names := map[int]string{}
 	for _, l := range links {
 		link := decodeLink(l)
-		if link.RA, err = acceptsRA(link.Name); err != nil {
+		if link.RA, link.Defrtr, err = acceptsRA(link.Name); err != nil {
 			return err
 		}
 		s.Links = append(s.Links, link)

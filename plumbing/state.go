@@ -67,6 +67,7 @@ type Link struct {
 	MTU    int
 	Up     bool
 	RA     bool // it heeds router advertisements
+	Defrtr bool // and has such a router as its default gateway
 	Alias  string
 }
 

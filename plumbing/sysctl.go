@@ -61,16 +61,29 @@ var serverSysctls = []sysctl{
 // not; and let one be its default gateway, or not. With slashes a key may have a name with
 // dots in it (sysctl(8)).
 func raSysctls(dev string, on, gateway bool) []sysctl {
-	set := func(name string, on bool) sysctl {
-		return sysctl{"net/ipv6/conf/" + dev + "/" + name, map[bool]string{false: "0", true: "1"}[on]}
-	}
-	return []sysctl{set("autoconf", on), set("accept_ra_defrtr", gateway), set("accept_ra", on)}
+	return []sysctl{raSysctl(dev, "autoconf", on), raSysctl(dev, raGateway, gateway), raSysctl(dev, raItself, on)}
 }
 
-// acceptsRA reads whether an interface heeds them, in the calling thread's network namespace.
-func acceptsRA(dev string) (bool, error) {
-	value, err := sysctl{"net/ipv6/conf/" + dev + "/accept_ra", ""}.read()
-	return value != "" && value != "0", err
+const (
+	raItself  = "accept_ra"
+	raGateway = "accept_ra_defrtr"
+)
+
+func raSysctl(dev, name string, on bool) sysctl {
+	return sysctl{"net/ipv6/conf/" + dev + "/" + name, map[bool]string{false: "0", true: "1"}[on]}
+}
+
+// acceptsRA reads whether an interface heeds them, and lets one be its default gateway, in
+// the calling thread's network namespace.
+func acceptsRA(dev string) (on, gateway bool, err error) {
+	var dir sysctlDir
+	defer dir.close()
+	value, err := dir.read(raSysctl(dev, raItself, true))
+	if err != nil || value == "" || value == "0" {
+		return false, false, err
+	}
+	value, err = dir.read(raSysctl(dev, raGateway, true))
+	return true, value != "0", err
 }
 
 func (c sysctl) path() string {

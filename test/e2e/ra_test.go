@@ -62,6 +62,18 @@ func TestRouterAdvertisements(t *testing.T) {
 		t.Errorf("the dry run is\n%s", out)
 	}
 	s.must(t, s.VsrunIn(heeding, "apply", "-f", "-"))
+
+	// A gateway of its own comes and goes.
+	for _, tt := range []struct{ document, defrtr string }{
+		{strings.Replace(heeding, "mac:", `gateways: ["2001:db8::1"], mac:`, 1), "0"},
+		{heeding, "1"},
+	} {
+		s.must(t, s.VsrunIn(tt.document, "apply", "-f", "-"))
+		if got := strings.TrimSpace(vs8.Run(t, "sysctl", "-n", "net/ipv6/conf/eth0.5/accept_ra_defrtr")); got != tt.defrtr {
+			t.Errorf("accept_ra_defrtr is %s by %s", got, tt.document)
+		}
+	}
+
 	soon(t, func() error {
 		advertise(t, router)
 		return reach(router, "2001:db8:5::5eff:fe10:8")
