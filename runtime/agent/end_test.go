@@ -1,10 +1,14 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vsrun/vsrun/runtime"
 	"github.com/vsrun/vsrun/runtime/service"
@@ -46,5 +50,38 @@ func TestAnnouncesLater(t *testing.T) {
 	a.end(t.Context(), a.see(t.Context(), s, true))
 	if _, marked := a.due[s]; !marked || !a.announce[s] {
 		t.Errorf("looks again: %v, and announces: %v", marked, a.announce[s])
+	}
+}
+
+// A record that is damaged stays so until another is there, which is heard; what the kernel
+// could not do, it may be able to do in a while.
+func TestDamagedRecord(t *testing.T) {
+	a := newAgent(t)
+	path := filepath.Join(a.runtime.StateDir, "vs8.json")
+	for name, put := range map[string]func() error{
+		"half":          func() error { return os.WriteFile(path, []byte("{"), 0o600) },
+		"empty":         func() error { return os.WriteFile(path, nil, 0o600) },
+		"directory":     func() error { return os.Mkdir(path, 0o700) },
+		"symbolic link": func() error { return os.Symlink("vs9.json", path) },
+	} {
+		if err := put(); err != nil {
+			t.Fatal(err)
+		}
+		a.reread([]subject{{id: 8}})
+		_, err := a.runtime.Store.List()
+		if a.anew != nil || err == nil || passes(err) {
+			t.Errorf("%s: begins anew, %v", name, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damaged := errors.New("it is no whole record")
+	if passing := fmt.Errorf("cannot use it: %w", unix.ENOMEM); !passes(errors.Join(damaged, passing)) {
+		t.Error("want of memory is for ever")
+	}
+	a.unread("vs8", errors.Join(damaged, &os.PathError{Op: "open", Path: path, Err: unix.EMFILE}))
+	if a.anew == nil {
+		t.Error("what passes is not tried again")
 	}
 }

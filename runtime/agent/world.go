@@ -114,7 +114,7 @@ func (a *Agent) lookAtAll() {
 	w.links = links
 	list, err := a.runtime.Store.List()
 	if err != nil {
-		a.missed("all virtual servers", err)
+		a.unread("all virtual servers", err)
 	}
 	for _, vs := range list {
 		w.servers[vs.ID] = &server{vs: vs, lost: map[int]bool{}, watched: old[vs.ID] != nil && old[vs.ID].watched}
@@ -136,6 +136,26 @@ func (a *Agent) missed(what string, err error) {
 	if a.anew == nil {
 		a.anew = time.After(a.limits.failed(subject{}))
 	}
+}
+
+// unread is missed for records. One that is damaged stays so until another is in its
+// place, which inotify tells.
+func (a *Agent) unread(what string, err error) {
+	if passes(err) {
+		a.missed(what, err)
+		return
+	}
+	a.log.Warn("cannot look after "+what, "err", err)
+}
+
+// passes reports whether there is an error of the kernel's among those of records, as for
+// want of memory. What is no file does not become one.
+func passes(err error) bool {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		return slices.ContainsFunc(many.Unwrap(), passes)
+	}
+	no, ok := errors.AsType[syscall.Errno](err)
+	return ok && no != unix.ELOOP && no != unix.ENXIO // a symbolic link, a socket
 }
 
 // follow hears what happens in the namespace that is published for a virtual server, if it
@@ -303,7 +323,7 @@ func (a *Agent) reread(changed []subject) {
 		vs, err := a.runtime.Store.Load(s.id)
 		if err != nil {
 			if !errors.Is(err, runtime.ErrNotFound) {
-				a.missed(s.String(), err)
+				a.unread(s.String(), err)
 			}
 			a.forget(s.id)
 			continue
@@ -330,7 +350,7 @@ func (a *Agent) readPort(name string) {
 	bond, err := a.runtime.Store.Port(name)
 	if err != nil {
 		if !errors.Is(err, runtime.ErrNoPort) {
-			a.missed(subject{port: name}.String(), err)
+			a.unread(subject{port: name}.String(), err)
 		}
 		delete(a.world.bonds, name)
 		a.limits.forget(subject{port: name})
