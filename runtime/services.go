@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vsrun/vsrun/nsutil"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime/service"
 	"github.com/vsrun/vsrun/runtime/volume"
@@ -129,6 +130,9 @@ func set(ctx context.Context, c *service.Client, vs VirtualServer, now service.R
 // begin starts the init and the services, all or none.
 func (r *Runtime) begin(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer) (*service.Client, error) {
 	c, err := r.start(ctx, ns, vs)
+	if errors.Is(err, cgroup.ErrBusy) { // no init was made, and the cgroup is another's
+		return nil, errors.Join(err, unlessTaken(service.Clear(r.socket(vs.ID))))
+	}
 	if err != nil {
 		return nil, errors.Join(err, r.clearDead(vs.ID))
 	}
@@ -282,7 +286,8 @@ func (r *Runtime) stopServices(ctx context.Context, id int, timeout time.Duratio
 }
 
 // clear removes what an init that has ended leaves. A cgroup of a virtual server that
-// there is no trace of here is another's: cgroups are the machine's.
+// there is no trace of here is another's: cgroups are the machine's. So is one that
+// processes are in: with an init of ours all of its processes have ended.
 func (r *Runtime) clear(id int) error {
 	if !exists(r.vsDir(id)) && !exists(r.Store.path(id)) {
 		return nil
@@ -290,7 +295,11 @@ func (r *Runtime) clear(id int) error {
 	if err := service.Clear(r.socket(id)); err != nil {
 		return err
 	}
-	return service.RemoveCgroup(id)
+	err := cgroup.Find().RemoveEmpty(cgroup.Name(id))
+	if errors.Is(err, cgroup.ErrBusy) { // gc tells of it
+		return nil
+	}
+	return err
 }
 
 // clearDead is clear where there was an init that nobody needs.
@@ -298,8 +307,12 @@ func (r *Runtime) clearDead(id int) error {
 	if !exists(r.vsDir(id)) {
 		return nil
 	}
-	err := r.clear(id)
-	if errors.Is(err, service.ErrTaken) { // it has begun to listen
+	return unlessTaken(r.clear(id))
+}
+
+// unlessTaken is err but for that of an init that has begun to listen meanwhile.
+func unlessTaken(err error) error {
+	if errors.Is(err, service.ErrTaken) {
 		return nil
 	}
 	return err

@@ -3,6 +3,8 @@ package e2e_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -114,5 +116,59 @@ func TestCgroupThatStays(t *testing.T) {
 	if err := own.Remove("stays"); err != nil {
 		t.Error(err)
 	}
+	s.MustVsrun(t, "destroy", "8")
+}
+
+// Cgroups are the machine's: another vsrun, with directories of its own, may have a virtual
+// server of that number. What cannot be begun beside it leaves it alone, and so does what
+// takes it back.
+func TestCgroupOfAnother(t *testing.T) {
+	lab.Require(t, "cgroup2")
+	s := &site{Host: bareHost(t)}
+	g, err := cgroup.Find().Make("vs8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	cmd := exec.Command("sleep", "100000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	if err := g.Move(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	alive := func(after string) {
+		t.Helper()
+		select {
+		case err := <-ended:
+			t.Fatalf("after %s: %v", after, err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	refused := func(r lab.Result) {
+		t.Helper()
+		if r.Code == 0 || !strings.Contains(r.Stderr, cgroup.ErrBusy.Error()) {
+			t.Error(r)
+		}
+		if _, err := os.Stat(filepath.Join(s.RunDir, "vs8")); err == nil {
+			t.Error("it leaves a run directory")
+		}
+	}
+	const document = "id: 8\nservices: [{name: calm, command: [sleep, \"100000\"]}]\n"
+	refused(s.VsrunIn(document, "apply", "-f", "-"))
+	alive("a failed create")
+	s.MustVsrun(t, "create", "8")
+	refused(s.Vsrun("service", "add", "8", "calm", "--", "sleep", "100000"))
+	alive("a failed change")
+	refused(s.Vsrun("exec", "8", "--", "true"))
+	alive("a failed exec")
+	s.MustVsrun(t, "disable", "8")
+	alive("disable")
+	cmd.Process.Kill()
+	<-ended
+	s.MustVsrun(t, "enable", "8")
+	add(t, s, "8", "calm", []string{"sleep", "100000"})
 	s.MustVsrun(t, "destroy", "8")
 }
