@@ -52,7 +52,7 @@ test-vm: build ## tests on other kernels, in virtual machines: KERNELS="6.1 6.12
 
 test-vm-kernel: build vm ## tests of PKG=./plumbing that match RUN=. on one KERNEL=6.1
 	@test/install vm
-	@VSRUN_REQUIRE=all,kind:all,controller:all,capability:all $(GO) test -count=1 -v -timeout 30m -exec '$(BIN)/vm -kernel $(KERNEL)' -run '$(RUN)' $(PKG)
+	@VSRUN_REQUIRE=all,kind:all,controller:all,capability:all,kernel:all $(GO) test -count=1 -v -timeout 30m -exec '$(BIN)/vm -kernel $(KERNEL)' -run '$(RUN)' $(PKG)
 
 vm-shell: build vm ## a root shell on KERNEL=6.1, with the programs
 	@test/install vm

@@ -3,12 +3,15 @@ package ebpf
 import (
 	"os"
 	"testing"
+
+	"github.com/vsrun/vsrun/test/lab"
 )
 
 func TestEnumerators(t *testing.T) {
+	lab.Require(t, "kernel:btf")
 	raw, err := os.ReadFile(typesFile)
 	if err != nil {
-		t.Skip("NOT TESTED: ", err)
+		t.Fatal(err)
 	}
 	wanted := func(name string) bool { return name == "TCP_MIB_MAXCONN" || name == "NUD_REACHABLE" }
 	found, err := enumerators(raw, wanted)

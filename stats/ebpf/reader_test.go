@@ -24,9 +24,7 @@ import (
 )
 
 func TestObjectIsOfItsSource(t *testing.T) {
-	if _, err := exec.LookPath("clang-19"); err != nil {
-		t.Skip("NOT TESTED: whether counters.bpf.o is what its source makes: there is no clang-19")
-	}
+	lab.Require(t, "clang-19")
 	path := filepath.Join(t.TempDir(), "o")
 	if out, err := exec.Command("./build", path).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -263,11 +261,10 @@ func traffic(servers []*server, done chan struct{}) error {
 
 func openReader(t testing.TB) *Reader {
 	t.Helper()
+	lab.NeedRoot(t, "nobody else loads a program that reads the kernel's memory")
+	lab.Require(t, "kernel:btf", "capability:bpf", "capability:perfmon")
 	r, err := Open()
 	if err != nil {
-		if os.Geteuid() != 0 || strings.Contains(err.Error(), "CAP_BPF") {
-			t.Skip("NOT TESTED: ", err)
-		}
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })

@@ -211,7 +211,7 @@ func (m asked) run(t *rapid.T, s *site, steps ...askedStep) {
 func (m asked) meddle(t *rapid.T, s *site) {
 	ids := slices.DeleteFunc(slices.Sorted(maps.Keys(m)), func(id int) bool { return m[id].disabled })
 	if len(ids) == 0 {
-		t.Skip("none is enabled")
+		t.Skip("none is enabled") // rapid draws another step
 	}
 	id := rapid.SampledFrom(ids).Draw(t, "id")
 	vs, ns := m[id], fmt.Sprintf("vs%d", id)

@@ -1,12 +1,14 @@
 package lab
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -36,18 +38,24 @@ var features = map[string]func() error{
 	"loop":      exists("/dev/loop-control"),
 	"systemd":   systemd,
 	"disk":      disk,
+
+	"kernel:btf":   exists("/sys/kernel/btf/vmlinux"),
+	"kernel:mptcp": exists("/proc/sys/net/mptcp"),
+
+	"cpu:little-endian": littleEndian,
 }
 
 // Require skips the test unless the host has everything named: a feature
 // ("samba", "nginx", "cgroup2", "loop", "systemd", "disk"), a kind of network device that the
 // kernel can make ("kind:ipvlan"), a kernel that is new enough ("linux:6.11"), cgroups
 // of v1 ("cgroup:v1"), a controller of its cgroups ("controller:memory"), a
-// capability that root has ("capability:sys_resource"), or else a command. The skip
-// names what is missing.
+// capability that root has ("capability:sys_resource"), what a kernel may have been built
+// without ("kernel:btf"), a processor that programs may run on ("cpu:1" is the second),
+// or else a command. The skip names what is missing.
 //
 // VSRUN_REQUIRE, a comma-separated list, makes a skip a failure: a name for
 // itself, "all" for everything that can be installed or granted, "kind:all" for
-// the kernel's devices, "cgroup:all", "controller:all", "capability:all";
+// the kernel's devices, "cgroup:all", "controller:all", "capability:all", "kernel:all", "cpu:all";
 // "-name" takes the name out of these.
 func Require(t testing.TB, names ...string) {
 	t.Helper()
@@ -108,6 +116,9 @@ func missing(name string) error {
 	if name, ok := strings.CutPrefix(name, "controller:"); ok {
 		return controller(name)
 	}
+	if number, ok := strings.CutPrefix(name, "cpu:"); ok {
+		return processor(number)
+	}
 	if c, ok := strings.CutPrefix(name, "capability:"); ok {
 		return hasCapability(c)
 	}
@@ -146,6 +157,29 @@ func hasCapability(name string) error {
 		}
 	}
 	return errors.New("root lacks it here")
+}
+
+func littleEndian() error {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		return errors.New("this machine is big-endian")
+	}
+	return nil
+}
+
+// processor tells whether a processor, by its number, may be run on.
+func processor(number string) error {
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		return err
+	}
+	var own unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &own); err != nil {
+		return err
+	}
+	if !own.IsSet(n) {
+		return fmt.Errorf("there is no processor %d here", n)
+	}
+	return nil
 }
 
 // linkKind asks the kernel for a device it cannot make (it lacks a parent or a

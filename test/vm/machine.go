@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -205,7 +206,7 @@ func (m machine) arguments(o options) []string {
 		snapshot = "off"
 	}
 	return append(console,
-		"-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm", "-smp", "1", "-m", "1024",
+		"-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm", "-smp", strconv.Itoa(o.cpus), "-m", "1024",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(m.kernel, "vmlinuz"), "-initrd", filepath.Join(m.kernel, "initrd"),
 		"-append", words,

@@ -38,6 +38,7 @@ type options struct {
 	kernel string
 	limit  time.Duration
 	report string
+	cpus   int
 	build  bool
 	shell  bool
 	system bool // boot systemd
@@ -48,13 +49,14 @@ func run() (int, error) {
 	var o options
 	flag.StringVar(&o.kernel, "kernel", "6.1", "kernel `version`: the newest that begins so")
 	flag.DurationVar(&o.limit, "time", 0, "time `limit` of the program (default: -test.timeout and half a minute, or 10m)")
+	flag.IntVar(&o.cpus, "cpus", 1, "`number` of its processors, which one of the host's emulates in turn")
 	flag.StringVar(&o.report, "report", "", "append a line of what it took to this `file`")
 	flag.BoolVar(&o.build, "build", false, "make what is not in the cache, and run nothing; exit status 3 if no archive has the kernel")
 	flag.BoolVar(&o.shell, "shell", false, "a root shell on this terminal instead of a program")
 	flag.BoolVar(&o.system, "systemd", false, "boot systemd, and run the program as a unit of it")
 	flag.IntVar(&o.boots, "boots", 1, "with -systemd: boot so many `times` and run the program each time, on the same disk; VSRUN_VM_BOOT counts")
 	flag.Parse()
-	if !o.build && !o.shell && flag.NArg() == 0 || o.boots < 1 || o.boots > 1 && !o.system {
+	if !o.build && !o.shell && flag.NArg() == 0 || o.cpus < 1 || o.boots < 1 || o.boots > 1 && !o.system {
 		flag.Usage()
 		return 2, nil
 	}
