@@ -49,7 +49,7 @@ func (h *Handle) named() (id int, err error) {
 func decodeID(b []byte) (id int) {
 	eachAttr(b[min(rtgenmsgLen, len(b)):], func(typ uint16, value []byte) {
 		if typ == unix.NETNSA_NSID {
-			id = number(value)
+			id = int(int32(number(value))) // -1: it has none
 		}
 	})
 	return id
@@ -74,13 +74,17 @@ func AwaitDepartures(ctx context.Context, list []Departure) (left []Departure, e
 	left = list
 	var held error
 	for last, look := time.Now(), hold; ; {
-		before := len(left)
-		if left, err = h.left(left); err != nil || len(left) == 0 {
+		busy, err := h.left(left)
+		if err != nil {
 			return left, err
 		}
-		if len(left) < before {
+		if len(busy) == 0 {
+			return nil, nil
+		}
+		if len(busy) < len(left) {
 			last, look = time.Now(), hold
 		}
+		left = busy
 		if time.Since(last) > dying {
 			return left, cmp.Or(held, fmt.Errorf("the kernel has not destroyed %s within %v", left[0].Place.Name, dying))
 		}
@@ -108,7 +112,7 @@ func (h *Handle) deleteNameless(n Network) error {
 	for _, d.id = range ids {
 		d.links = nil
 		err := h.host.all(linksIn(d.id), func(b []byte) {
-			l := decodeLinkIn(b)
+			l := decodeLinkOf(b)
 			if h.place.has(l) && slices.ContainsFunc(n.Interfaces, func(i Interface) bool { return i.MAC == l.MAC }) {
 				d.links = append(d.links, l)
 			}
@@ -121,22 +125,16 @@ func (h *Handle) deleteNameless(n Network) error {
 	return errors.Join(errs...)
 }
 
-// decodeLinkIn reads of a link what says whose it is.
-func decodeLinkIn(b []byte) (l Link) {
+// decodeLinkOf reads of a link whose it is.
+func decodeLinkOf(b []byte) (l Link) {
 	if len(b) < unix.SizeofIfInfomsg {
 		return l
 	}
-	l.Index = int(int32(binary.NativeEndian.Uint32(b[4:])))
-	eachAttr(b[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) {
-		switch {
-		case typ == unix.IFLA_IFNAME:
-			l.Name = text(value)
-		case typ == unix.IFLA_IFALIAS:
-			l.Alias = text(value)
-		case typ == unix.IFLA_ADDRESS && len(value) == len(l.MAC):
-			l.MAC = MAC(value)
-		}
-	})
+	heard := decodeHeard(b)
+	l = Link{Index: int(binary.NativeEndian.Uint32(b[4:])), Name: heard.Name, Alias: heard.Alias}
+	if len(heard.MAC) == len(l.MAC) {
+		l.MAC = MAC([]byte(heard.MAC))
+	}
 	return l
 }
 
@@ -160,7 +158,7 @@ func (h *Handle) deleteHeld(list []Departure) error {
 // stillThere is whether the link is in the namespace of that id: one that is being
 // destroyed has lost its id (cleanup_net), and it may be another one's by now.
 func (h *Handle) stillThere(id int, l Link) (found bool, err error) {
-	err = h.host.get(linkGetIn(id, l.Index), func(b []byte) { found = decodeLinkIn(b).MAC == l.MAC })
+	err = h.host.get(linkGetIn(id, l.Index), func(b []byte) { found = decodeLinkOf(b).MAC == l.MAC })
 	if errors.Is(err, unix.EINVAL) { // nobody's
 		return false, nil
 	}

@@ -253,12 +253,7 @@ func decodeNotice(kind uint16, body []byte) (n Notice, ok bool) {
 			}
 		})
 	case unix.RTM_DELNSID:
-		n = Notice{Topic: OfNamespace, Gone: true}
-		eachAttr(body[min(rtgenmsgLen, len(body)):], func(typ uint16, value []byte) {
-			if typ == unix.NETNSA_NSID && len(value) == 4 {
-				n.Namespace = int(int32(binary.NativeEndian.Uint32(value)))
-			}
-		})
+		n = Notice{Topic: OfNamespace, Gone: true, Namespace: decodeID(body)}
 	default:
 		return n, false
 	}
@@ -275,12 +270,6 @@ func decodeHeard(body []byte) *Heard {
 		Carrier: flags&unix.IFF_LOWER_UP != 0,
 	}
 	eachAttr(body[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) {
-		number := func() (v uint32) {
-			if len(value) == 4 {
-				v = binary.NativeEndian.Uint32(value)
-			}
-			return v
-		}
 		switch typ {
 		case unix.IFLA_IFNAME:
 			h.Name = text(value)
@@ -289,13 +278,13 @@ func decodeHeard(body []byte) *Heard {
 		case unix.IFLA_ADDRESS:
 			h.MAC = string(value)
 		case unix.IFLA_MTU:
-			h.MTU = number()
+			h.MTU = uint32(number(value))
 		case unix.IFLA_LINK:
-			h.Parent = int(number())
+			h.Parent = number(value)
 		case unix.IFLA_MASTER:
-			h.Master = int(number())
+			h.Master = number(value)
 		case unix.IFLA_GROUP:
-			h.Group = number()
+			h.Group = uint32(number(value))
 		case unix.IFLA_PROP_LIST:
 			eachAttr(value, func(_ uint16, name []byte) { h.Altnames += text(name) + " " })
 		case unix.IFLA_LINKINFO:
