@@ -3,7 +3,6 @@ package runtime
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"sync"
@@ -11,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/plumbing"
 )
 
@@ -69,11 +67,12 @@ func (r *Runtime) destroyTogether(ctx context.Context, ids []int, timeout time.D
 		})
 	}
 	each(func(l *leaver) error { return r.retire(ctx, l, timeout) })
+	uncancelled := context.WithoutCancel(ctx)
 	if len(list) == 1 { // it need not wait until nobody looks into it any more
-		each(func(l *leaver) error { return r.unplumb(context.WithoutCancel(ctx), l.vs.ID, true) })
+		each(func(l *leaver) error { return r.unplumb(uncancelled, l.vs.ID, true, r.removal(uncancelled)) })
 	} else {
-		each(func(l *leaver) error { return r.depart(context.WithoutCancel(ctx), l) })
-		r.awaitDepartures(context.WithoutCancel(ctx), list)
+		each(func(l *leaver) error { return r.depart(uncancelled, l) })
+		r.awaitDepartures(uncancelled, list)
 	}
 	each(func(l *leaver) error {
 		if l.left == nil && l.full { // no record may outlive the data
@@ -144,32 +143,14 @@ func (r *Runtime) retire(ctx context.Context, l *leaver, timeout time.Duration) 
 	return nil
 }
 
-// depart takes the network of one of many down, but for what awaitDepartures does.
+// depart does of what takes the network down all but what awaitDepartures does.
 func (r *Runtime) depart(ctx context.Context, l *leaver) error {
-	h, err := plumbing.Open(r.place(l.vs.ID))
-	if err != nil {
+	return r.unplumb(ctx, l.vs.ID, true, func(h *plumbing.Handle, have plumbing.State) (err error) {
+		if have.Namespace == plumbing.Ours {
+			l.gone, err = h.Depart(ctx, have)
+		}
 		return err
-	}
-	defer h.Close()
-	have, err := h.Observe(plumbing.Network{})
-	if err != nil {
-		return err
-	}
-	switch have.Namespace {
-	case plumbing.Foreign:
-		return r.foreign(l.vs.ID)
-	case plumbing.Ours:
-		l.gone, err = h.Depart(ctx, have)
-		return err
-	}
-	if err := nsutil.Unpublish(r.place(l.vs.ID).Path()); err != nil || !l.there {
-		return err
-	}
-	return h.AwaitRelease(ctx, r.network(l.vs))
-}
-
-func (r *Runtime) foreign(id int) error {
-	return fmt.Errorf("%s is a network namespace of somebody else's: it is left alone", r.place(id).Path())
+	})
 }
 
 func (r *Runtime) awaitDepartures(ctx context.Context, list []leaver) {

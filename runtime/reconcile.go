@@ -191,11 +191,21 @@ func (r *Runtime) stop(ctx context.Context, id int, timeout time.Duration) (kill
 	if err != nil && ctx.Err() != nil { // the caller's wish
 		return killed, err
 	}
-	return killed, errors.Join(err, r.unplumb(context.WithoutCancel(ctx), id, false))
+	return killed, errors.Join(err, r.unplumb(context.WithoutCancel(ctx), id, false, r.removal(context.WithoutCancel(ctx))))
+}
+
+// A taker takes the network of a virtual server down; there may be none any more.
+type taker func(*plumbing.Handle, plumbing.State) error
+
+// removal does so for one, at once.
+func (r *Runtime) removal(ctx context.Context) taker {
+	return func(h *plumbing.Handle, have plumbing.State) error {
+		return errors.Join(plumbing.Removal(have).Force(ctx, h), r.releaseVLANs(ctx, h))
+	}
 }
 
 // unplumb takes the network down. What is forgotten needs no account of its end.
-func (r *Runtime) unplumb(ctx context.Context, id int, forgotten bool) error {
+func (r *Runtime) unplumb(ctx context.Context, id int, forgotten bool, take taker) error {
 	h, err := plumbing.Open(r.place(id))
 	if err != nil {
 		return err
@@ -205,20 +215,18 @@ func (r *Runtime) unplumb(ctx context.Context, id int, forgotten bool) error {
 	if err != nil {
 		return err
 	}
+	if have.Namespace == plumbing.Foreign {
+		return fmt.Errorf("%s is a network namespace of somebody else's: it is left alone", r.place(id).Path())
+	}
 	vs, absent := r.Store.Load(id) // without its record nobody says what was there, and nothing is kept of it
-	switch have.Namespace {
-	case plumbing.Foreign:
-		return r.foreign(id)
-	case plumbing.Ours:
-		plan := plumbing.Removal(have)
-		if absent == nil && !forgotten {
-			h.Deleting = r.leaving(h, vs)
-			if len(plan.Deleted(have)) == 0 {
-				h.Deleting()
-			}
+	if absent == nil && !forgotten {
+		h.Deleting = r.leaving(h, vs)
+		if len(plumbing.Removal(have).Deleted(have)) == 0 {
+			h.Deleting()
 		}
-		err := plan.Force(ctx, h)
-		return errors.Join(err, r.releaseVLANs(ctx, h))
+	}
+	if have.Namespace == plumbing.Ours {
+		return take(h, have)
 	}
 	// After a crash an empty file can be left, and the kernel may still be at
 	// work on a namespace that nobody holds any more.
@@ -226,14 +234,11 @@ func (r *Runtime) unplumb(ctx context.Context, id int, forgotten bool) error {
 		return err
 	}
 	if absent == nil {
-		if !forgotten {
-			r.leaving(h, vs)()
-		}
 		if err := h.AwaitRelease(ctx, r.network(vs)); err != nil {
 			return err
 		}
 	}
-	return r.releaseVLANs(ctx, h)
+	return take(h, have)
 }
 
 // takeDown is stop for those who do not report what had to be killed.
