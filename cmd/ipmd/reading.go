@@ -71,6 +71,9 @@ func (r *reading) load() error {
 		r.log.Info("counters are read from /proc", "why", err)
 		return err
 	}
+	bulk.Failed = func(err error) {
+		r.log.Warn("counters are read from /proc again, until ipmd is reloaded", "why", err)
+	}
 	r.reader.Use(bulk)
 	r.log.Info("counters of many are read by eBPF, and what it does not know from /proc")
 	return nil

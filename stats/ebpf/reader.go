@@ -26,15 +26,25 @@ const atOnce = 1024
 
 // A Reader reads namespaces at once. It is safe for concurrent use.
 type Reader struct {
+	// Failed is told, once, why nothing is read any more. It is set before the first use.
+	Failed func(error)
+
 	form *form
 	most uint64 // namespaces in one run of the program
 
 	mu     sync.RWMutex // for writing: who runs the program
 	loaded *loaded
-	index  map[uint32]uint32 // of a namespace's record, by inode
-	run    uint64            // the last one
-	began  time.Time         // the last one
+	index  map[uint32]spot // by a namespace's inode
+	run    uint64          // the last one
+	began  time.Time       // the last one
 	failed error
+}
+
+// A spot is where a namespace is read to: the record's number, and the last run before it
+// was wanted.
+type spot struct {
+	record uint32
+	wanted uint64
 }
 
 // Open loads the program, and compares what it says of the calling process's namespace
@@ -67,7 +77,7 @@ func open() (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{loaded: l, index: make(map[uint32]uint32), most: max(16, atOnce/uint64(len(l.cpus)))}
+	r := &Reader{loaded: l, index: make(map[uint32]spot), most: max(16, atOnce/uint64(len(l.cpus)))}
 	if err := r.compare(places); err != nil {
 		l.close()
 		return nil, err
@@ -128,11 +138,11 @@ func (r *Reader) record(id nsutil.ID) *record {
 	if r.failed != nil {
 		return nil
 	}
-	k, ok := r.index[uint32(id.Inode())]
+	p, ok := r.index[uint32(id.Inode())]
 	if !ok {
 		return nil
 	}
-	if record := r.loaded.record(k); record.run == r.run {
+	if record := r.loaded.record(p.record); record.run == r.run {
 		return record
 	}
 	return nil
@@ -144,7 +154,7 @@ func (r *Reader) refresh(id nsutil.ID, since time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.failed == nil && r.began.Before(since) {
-		r.failed = r.runAll()
+		r.fail(r.runAll())
 	}
 }
 
@@ -156,7 +166,15 @@ func (r *Reader) Want(id nsutil.ID) {
 	if _, ok := r.index[inode]; ok || r.failed != nil {
 		return
 	}
-	r.failed = r.want(inode)
+	r.fail(r.want(inode))
+}
+
+// fail keeps why nothing is read any more.
+func (r *Reader) fail(err error) {
+	r.failed = err
+	if err != nil && r.Failed != nil {
+		go r.Failed(err) // who may ask this Reader
+	}
 }
 
 func (r *Reader) want(inode uint32) error {
@@ -174,16 +192,16 @@ func (r *Reader) want(inode uint32) error {
 	if err := r.loaded.wanted.Put(inode, k); err != nil {
 		return err
 	}
-	r.index[inode] = k
+	r.index[inode] = spot{k, r.run}
 	return nil
 }
 
 // sweep wants those no more that the last run has not met.
 func (r *Reader) sweep() {
-	for inode, k := range r.index {
-		if r.loaded.record(k).run != r.run && r.loaded.wanted.Delete(inode) == nil {
+	for inode, p := range r.index {
+		if p.wanted < r.run && r.loaded.record(p.record).run != r.run && r.loaded.wanted.Delete(inode) == nil {
 			delete(r.index, inode)
-			r.loaded.free = append(r.loaded.free, k)
+			r.loaded.free = append(r.loaded.free, p.record)
 		}
 	}
 }
@@ -197,7 +215,7 @@ func (r *Reader) grow() error {
 	r.loaded.close()
 	r.loaded = l
 	all := r.index
-	r.index, r.began = make(map[uint32]uint32), time.Time{}
+	r.index, r.began = make(map[uint32]spot), time.Time{}
 	for inode := range all {
 		if err := r.want(inode); err != nil {
 			return err

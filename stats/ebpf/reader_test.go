@@ -270,3 +270,42 @@ func openReader(t testing.TB) *Reader {
 	t.Cleanup(func() { r.Close() })
 	return r
 }
+
+// Whoever reads by it is told when it can be read by no more.
+func TestFailureIsTold(t *testing.T) {
+	bulk := openReader(t)
+	told := make(chan error, 2)
+	bulk.Failed = func(err error) { told <- err }
+	bulk.loaded.read.Close()
+	var s stats.Sample
+	for range 2 {
+		if has := bulk.Read(nsutil.ID{}, 0, time.Now(), &s); has != 0 {
+			t.Errorf("it has read %v", has)
+		}
+	}
+	if err := <-told; err == nil || bulk.Err() == nil {
+		t.Errorf("%v, %v", err, bulk.Err())
+	}
+	time.Sleep(10 * time.Millisecond)
+	if len(told) > 0 {
+		t.Errorf("and again: %v", <-told)
+	}
+}
+
+// There is no room taken from those that no run has looked for yet.
+func TestRoomIsNotTakenFromWhoIsNew(t *testing.T) {
+	bulk := openReader(t)
+	lab.New(t)
+	before, more := len(bulk.index), len(bulk.loaded.free)+2
+	for k := range more {
+		bulk.mu.Lock()
+		err := bulk.want(uint32(k + 1))
+		bulk.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(bulk.index) != before+more {
+		t.Errorf("%d of %d are wanted", len(bulk.index), before+more)
+	}
+}

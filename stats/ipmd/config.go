@@ -34,7 +34,7 @@ type Config struct {
 const (
 	ReadAuto = "auto" // by eBPF where that can be, otherwise from /proc
 	ReadProc = "proc" // from /proc
-	ReadEBPF = "ebpf" // by eBPF, or not at all
+	ReadEBPF = "ebpf" // by eBPF: ipmd does not start without it
 )
 
 // Limits bound what those who ask can make ipmd hold and do.
