@@ -198,11 +198,19 @@ func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualSer
 	case old == nil: // data of one whose record is lost
 		return errors.Join(err, r.Store.forget(vs.ID))
 	}
-	back := errors.Join(r.Store.save(*old), r.reconcile(context.WithoutCancel(ctx), *old))
-	if back != nil && back.Error() != err.Error() {
+	if back := r.goBack(context.WithoutCancel(ctx), *old); back != nil && back.Error() != err.Error() {
 		err = errors.Join(err, fmt.Errorf("cannot go back to what was: %w", back))
 	}
 	return err
+}
+
+// goBack makes a virtual server what it was, unless another one has taken something of
+// that meanwhile. Then the record stays what was asked for last.
+func (r *Runtime) goBack(ctx context.Context, old VirtualServer) error {
+	if err := r.Store.claim(ctx, old, r.MachineID); err != nil {
+		return err
+	}
+	return r.reconcile(ctx, old)
 }
 
 // Enable puts virtual servers on the network, or mends what has drifted.

@@ -1,10 +1,15 @@
 package e2e_test
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/vsrun/vsrun/test/lab"
 )
 
 const roomBefore = `
@@ -93,5 +98,33 @@ func TestHandOverRefused(t *testing.T) {
 	}
 	if d := cmp.Diff(stored, storedFiles(t, s.Host)); d != "" {
 		t.Errorf("it is stored otherwise:\n%s", d)
+	}
+}
+
+// What another one has taken while a change was under way that fails is not taken back.
+func TestGoBackAmongOthers(t *testing.T) {
+	s := newSite(t)
+	s.MustVsrun(t, "create", "8", "--no-probe", "--port", "eth1", "--address", "192.0.2.8/24")
+	change := writeDocument(t, `
+id: 8
+interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.9/24]}]
+services: [{name: never, command: [sleep, "1000"], ready: {command: ["false"], timeout: 3s}}]
+`)
+	p := s.Start(t, filepath.Join(lab.Programs(t), "vsrun"), "apply", "--no-probe", "-f", change)
+	awaitLong(t, func() error {
+		record, err := os.ReadFile(filepath.Join(s.StateDir, "vs8.json"))
+		if err == nil && !strings.Contains(string(record), "192.0.2.9/24") {
+			err = fmt.Errorf("the change is not stored:\n%s", record)
+		}
+		return err
+	})
+	s.MustVsrun(t, "create", "10", "--disabled", "--port", "eth1", "--address", "192.0.2.8/24")
+	<-p.Done()
+	if r := p.Stop(); r.Code != 1 || !strings.Contains(r.Stdout, "cannot go back to what was: vs10 already has address 192.0.2.8") {
+		t.Error(r)
+	}
+	s.MustVsrun(t, "enable", "10")
+	if shown := s.MustVsrun(t, "show", "8"); strings.Contains(shown, "192.0.2.8/24") {
+		t.Errorf("two have the address:\n%s", shown)
 	}
 }
