@@ -71,15 +71,11 @@ func (r *Runtime) dropStrayUnits(ctx context.Context, ns *nsutil.Namespace, vs V
 
 // orderUnit is Order where the services are units.
 func (r *Runtime) orderUnit(ctx context.Context, id int, name string, order service.Order) (killed []string, err error) {
-	unlock, err := r.Store.lock(ctx, id)
+	vs, unlock, err := r.Store.hold(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	vs, err := r.Store.Load(id)
-	if err != nil {
-		return nil, err
-	}
 	k := slices.IndexFunc(vs.Services, func(s service.Service) bool { return s.Name == name })
 	switch {
 	case k < 0:

@@ -99,6 +99,7 @@ type memory struct {
 	unread    int // records that cannot be
 	claims    claims
 	machineID string
+	settled   bool // nothing has changed since they were synced
 }
 
 // Keep has the store remember what it has read, until end: for those who do much at once.
@@ -146,8 +147,24 @@ func (m *memory) refuse(vs VirtualServer, machineID string) error {
 	return m.claims.refuse(vs, machineID)
 }
 
+// settle is the store's: one sync is enough for all that has been read before.
+func (m *memory) settle() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.records.watched == nil { // to sync is less than to read all
+		return settle(m.records.store.dir)
+	}
+	if err := m.update(); err != nil || m.settled {
+		return err
+	}
+	err := settle(m.records.store.dir)
+	m.settled = err == nil
+	return err
+}
+
 func (m *memory) update() error {
 	old, err := m.records.update()
+	m.settled = m.settled && err == nil && len(old) == 0
 	for id, was := range old {
 		now := m.records.byID[id]
 		if was.err != nil {

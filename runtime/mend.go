@@ -26,20 +26,16 @@ func (r *Runtime) Mend(ctx context.Context, id int, begin func([]Drift) bool) (d
 	if err != nil || !slices.ContainsFunc(s.Drift, Drift.Mendable) {
 		return s.Drift, err
 	}
-	unlock, err := r.Store.lock(ctx, id)
+	vs, unlock, err := r.Store.hold(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	if r.IsDown() { // perhaps since a moment ago
 		return nil, nil
-	}
-	vs, err := r.Store.Load(id)
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
 	}
 	s, err = r.status(ctx, vs) // somebody may just have been at work on it
 	if err != nil || !slices.ContainsFunc(s.Drift, Drift.Mendable) || !begin(s.Drift) {
@@ -113,14 +109,13 @@ func (r *Runtime) lookAfterPort(name string) (p portRecord, drift []Drift, err e
 
 // Announce tells the segments of a virtual server where its addresses are.
 func (r *Runtime) Announce(ctx context.Context, id int) error {
-	unlock, err := r.Store.lock(ctx, id)
+	vs, unlock, err := r.Store.hold(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	vs, err := r.Store.Load(id)
-	if err != nil || vs.Disabled {
-		return err
+	if vs.Disabled {
+		return nil
 	}
 	h, err := plumbing.Open(r.place(id))
 	if err != nil {

@@ -117,7 +117,7 @@ func (r *Runtime) Create(ctx context.Context, vs VirtualServer) (did string, err
 	case err != nil:
 		return "", err
 	case exists:
-		return "unchanged", r.reconcile(ctx, vs)
+		return "unchanged", r.affirm(ctx, vs)
 	}
 	return "created", r.replace(ctx, nil, vs)
 }
@@ -144,15 +144,11 @@ func same(a, b VirtualServer) bool { return bytes.Equal(a.record(), b.record()) 
 // Update changes a virtual server, and the kernel with it. After an error all
 // is as it was before.
 func (r *Runtime) Update(ctx context.Context, id int, change func(*VirtualServer) error) (VirtualServer, error) {
-	unlock, err := r.Store.lock(ctx, id)
+	old, unlock, err := r.Store.hold(ctx, id)
 	if err != nil {
 		return VirtualServer{}, err
 	}
 	defer unlock()
-	old, err := r.Store.Load(id)
-	if err != nil {
-		return VirtualServer{}, err
-	}
 	vs := old
 	vs.Interfaces, vs.Routes, vs.Services = slices.Clone(old.Interfaces), slices.Clone(old.Routes), slices.Clone(old.Services)
 	if err := change(&vs); err != nil {
@@ -183,7 +179,7 @@ func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualSer
 		return err
 	}
 	if old != nil && same(*old, vs) {
-		return r.reconcile(ctx, vs)
+		return r.affirm(ctx, vs)
 	}
 	_, kept := os.Lstat(r.keepDir(vs.ID))
 	if err := r.Store.claim(ctx, vs, r.MachineID); err != nil {
@@ -204,6 +200,12 @@ func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualSer
 	return err
 }
 
+// affirm is replace for one that is stored as it is to be, perhaps by somebody who was killed
+// before that was on the disk.
+func (r *Runtime) affirm(ctx context.Context, vs VirtualServer) error {
+	return errors.Join(r.Store.settle(), r.reconcile(ctx, vs))
+}
+
 // goBack makes a virtual server what it was, unless another one has taken something of
 // that meanwhile. Then the record stays what was asked for last.
 func (r *Runtime) goBack(ctx context.Context, old VirtualServer) error {
@@ -221,15 +223,11 @@ func (r *Runtime) Enable(ctx context.Context, id int) (VirtualServer, error) {
 // Disable takes a virtual server off the network, and keeps what it should be.
 // The services that had to be killed after their time, or timeout, are named.
 func (r *Runtime) Disable(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
-	unlock, err := r.Store.lock(ctx, id)
+	vs, unlock, err := r.Store.hold(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	vs, err := r.Store.Load(id)
-	if err != nil {
-		return nil, err
-	}
 	vs.Disabled = true
 	if err := r.Store.save(vs); err != nil {
 		return nil, err
@@ -289,7 +287,7 @@ func (r *Runtime) Apply(ctx context.Context, vs VirtualServer) (did string, err 
 	case err != nil:
 		return "", err
 	case same(old, vs):
-		return "unchanged", r.reconcile(ctx, vs)
+		return "unchanged", r.affirm(ctx, vs)
 	}
 	return "changed", r.replace(ctx, &old, vs)
 }
@@ -303,15 +301,11 @@ func (r *Runtime) Diff(ctx context.Context, vs VirtualServer) (drift []Drift, fo
 // Prune deletes the links, addresses, routes and rules that somebody has added inside a virtual
 // server, and names them.
 func (r *Runtime) Prune(ctx context.Context, id int) (gone []string, err error) {
-	unlock, err := r.Store.lock(ctx, id)
+	vs, unlock, err := r.Store.hold(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	vs, err := r.Store.Load(id)
-	if err != nil {
-		return nil, err
-	}
 	h, err := plumbing.Open(r.place(id))
 	if err != nil {
 		return nil, err

@@ -391,15 +391,11 @@ func (r *Runtime) Exec(ctx context.Context, id int, argv []string) (int, error) 
 
 // inside returns the init of an enabled virtual server, started if need be.
 func (r *Runtime) inside(ctx context.Context, id int) (*service.Client, error) {
-	unlock, err := r.Store.lock(ctx, id)
+	vs, unlock, err := r.Store.hold(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	vs, err := r.Store.Load(id)
-	if err != nil {
-		return nil, err
-	}
 	ns, err := nsutil.Open(r.place(id).Path())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, notEnabled(id)

@@ -71,6 +71,18 @@ func (s *Store) Load(id int) (VirtualServer, error) {
 	return vs, nil
 }
 
+// hold is Load of one that nobody else changes until unlock.
+func (s *Store) hold(ctx context.Context, id int) (vs VirtualServer, unlock func(), err error) {
+	if unlock, err = s.lock(ctx, id); err != nil {
+		return vs, nil, err
+	}
+	if vs, err = s.Load(id); err != nil {
+		unlock()
+		return vs, nil, err
+	}
+	return vs, unlock, nil
+}
+
 // maxRecord is more than what any document becomes.
 const maxRecord = 16 << 20
 
@@ -249,11 +261,7 @@ func (s *Store) write(what, fresh, path string, text []byte) error {
 func replaceFile(fresh, path string, text []byte) error {
 	old, err := readRecord(path)
 	if err == nil && bytes.Equal(old, text) {
-		err := syncDir(filepath.Dir(path)) // who wrote it may have died before
-		if errors.Is(err, unix.EROFS) {
-			err = nil
-		}
-		return err
+		return settle(filepath.Dir(path)) // who wrote it may have died before
 	}
 	first := errors.Is(err, fs.ErrNotExist)
 	if err == nil || first {
@@ -317,6 +325,24 @@ func unlink(paths ...string) error {
 }
 
 func (s *Store) sync() error { return syncDir(s.dir) }
+
+// settle has what is stored already on the disk: who was killed before may have written it,
+// and renamed it, but not synced.
+func (s *Store) settle() error {
+	if m := s.memory.Load(); m != nil {
+		return m.settle()
+	}
+	return settle(s.dir)
+}
+
+// settle is syncDir for what was not written now, and may be read-only.
+func settle(dir string) error {
+	err := syncDir(dir)
+	if errors.Is(err, unix.EROFS) {
+		return nil
+	}
+	return err
+}
 
 // syncDir makes the directory's entries survive a power cut.
 func syncDir(dir string) error {
