@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -25,12 +26,19 @@ type Departure struct {
 // is taken down or deleted. The addresses answer until [AwaitDepartures].
 func (h *Handle) Depart(ctx context.Context, have State) (Departure, error) {
 	d := Departure{Place: h.place}
+	var err error
 	for _, l := range have.Links {
-		if l.Kind == Macvlan || l.Kind == Vlan {
+		switch {
+		case l.Parent == 0: // it sits on another one inside, and has nothing on a port
+		case l.Kind == Vlan && !l.Up: // which would keep its VLAN, and no MAC that shows it
+			err = errors.Join(err, delLink{dev: l.Name}.apply(ctx, h))
+		case l.Kind == Macvlan || l.Kind == Vlan:
 			d.links = append(d.links, l)
 		}
 	}
-	var err error
+	if err != nil {
+		return d, errors.Join(err, Removal(have).Force(ctx, h))
+	}
 	if d.id, err = h.named(); err != nil { // nobody could delete them without the name
 		return d, errors.Join(fmt.Errorf("cannot name %s: %w", h.place.Name, err), Removal(have).Force(ctx, h))
 	}
@@ -167,28 +175,49 @@ func (h *Handle) stillThere(id int, l Link) (found bool, err error) {
 
 // left are the departures that have MACs on their ports yet.
 func (h *Handle) left(list []Departure) ([]Departure, error) {
-	type spot struct {
-		port int
-		mac  MAC
-	}
-	busy := map[spot]bool{}
-	looked := map[int]bool{}
+	var spots []spot
 	for _, d := range list {
 		for _, l := range d.links {
-			if looked[l.Parent] {
-				continue
-			}
-			looked[l.Parent] = true
-			err := h.host.get(portMACs(l.Parent), func(b []byte) {
-				port, mac := decodePortMAC(b)
-				busy[spot{port, mac}] = true
+			spots = append(spots, spot{l.Parent, l.MAC})
+		}
+	}
+	busy, err := h.taken(spots)
+	return slices.DeleteFunc(slices.Clone(list), func(d Departure) bool {
+		return !slices.ContainsFunc(d.links, func(l Link) bool { return busy[spot{l.Parent, l.MAC}] })
+	}), err
+}
+
+// A spot is a MAC on a port's list.
+type spot struct {
+	port int
+	mac  MAC
+}
+
+// taken are the spots that somebody has. One that is missing is looked for once more: a long
+// list comes in pieces, and when others go in between the next piece begins too late
+// (ndo_dflt_fdb_dump counts entries), of which the kernel says nothing.
+func (h *Handle) taken(spots []spot) (map[spot]bool, error) {
+	seen := map[spot]bool{}
+	ports := map[int]bool{}
+	for _, s := range spots {
+		seen[s], ports[s.port] = false, true
+	}
+	for range 2 {
+		for port := range ports {
+			err := h.host.get(portMACs(port), func(b []byte) {
+				var s spot
+				s.port, s.mac = decodePortMAC(b)
+				if _, asked := seen[s]; asked {
+					seen[s] = true
+				}
 			})
-			if unlessGone(err) != nil {
+			if unlessGone(err) != nil { // else the port has gone, with all on it
 				return nil, err
 			}
 		}
+		if !slices.Contains(slices.Collect(maps.Values(seen)), false) {
+			break
+		}
 	}
-	return slices.DeleteFunc(slices.Clone(list), func(d Departure) bool {
-		return !slices.ContainsFunc(d.links, func(l Link) bool { return busy[spot{l.Parent, l.MAC}] })
-	}), nil
+	return seen, nil
 }

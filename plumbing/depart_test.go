@@ -3,6 +3,9 @@ package plumbing
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -118,4 +121,92 @@ func TestDepartedWithoutAName(t *testing.T) {
 	if list := host.Run(t, "bridge", "fdb", "show", "dev", "eth1"); strings.Contains(list, want.Interfaces[0].MAC.String()) {
 		t.Errorf("the MAC is on the port:\n%s", list)
 	}
+}
+
+// While MACs leave a port whose list the kernel gives in pieces, none that stays is taken for
+// gone.
+func TestTaken(t *testing.T) {
+	host := lab.New(t)
+	host.Run(t, "ip", "link", "add", "eth1", "type", "veth", "peer", "name", "eth2")
+	defer host.Run(t, "ip", "link", "delete", "eth1")
+	h := open(t, vs8)
+	defer h.Close()
+	index, err := h.onHost().index("eth1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const many = 2000
+	var stay []spot
+	var add, del strings.Builder
+	for n := range many {
+		mac := MAC{2, 0, 0, 9, byte(n >> 8), byte(n)}
+		fmt.Fprintf(&add, "fdb add %s dev eth1 self\n", mac)
+		if n < many/2 {
+			fmt.Fprintf(&del, "fdb delete %s dev eth1 self\n", mac)
+		} else {
+			stay = append(stay, spot{index, mac})
+		}
+	}
+	batch := func(lines string) {
+		bridge := exec.Command("bridge", "-batch", "-")
+		bridge.Stdin = strings.NewReader(lines)
+		if out, err := bridge.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	batch(add.String())
+	done := make(chan bool)
+	go func() { batch(del.String()); close(done) }()
+	for looks := 0; ; looks++ {
+		seen, err := h.taken(stay)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lost := slices.Index(slices.Collect(maps.Values(seen)), false); lost >= 0 {
+			t.Fatalf("look %d has lost some", looks)
+		}
+		select {
+		case <-done:
+			t.Logf("%d looks", looks)
+			return
+		default:
+		}
+	}
+}
+
+// A VLAN that somebody has taken down inside shows no MAC on its port, and one that sits on
+// another link inside has none there: neither keeps anybody waiting, and the former is free.
+func TestDepartOfVLANs(t *testing.T) {
+	lab.Require(t, "kind:vlan")
+	host := lab.New(t)
+	host.Segment("eth1")
+	place := Place{Dir: host.NetnsDir, Name: "vs8"}
+	want := eth0(func(i *Interface) { i.Kind, i.VLAN, i.Addresses = Vlan, VLAN{10}, prefixes("192.0.2.8/24") })
+	h := open(t, place)
+	if err := planFor(t, h, want).WithoutProbe().Apply(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	held, err := nsutil.Open(place.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	host.Run(t, "sh", "-ec", `
+		ip -n vs8 link add link eth0 name inner type vlan id 7
+		ip -n vs8 link set dev inner up
+		ip -n vs8 link set dev eth0 down`)
+	have := observe(t, h, Network{})
+	if l, _ := have.Link("inner"); l.Parent != 0 {
+		t.Errorf("inner sits on %d", l.Parent)
+	}
+	d, err := h.Depart(t.Context(), have)
+	h.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := AwaitDepartures(t.Context(), []Departure{d}); err != nil {
+		t.Fatal(err)
+	}
+	host.Run(t, "ip", "link", "add", "link", "eth1", "name", "again", "type", "vlan", "id", "10")
+	host.Run(t, "ip", "link", "delete", "again")
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -182,25 +184,19 @@ func (h *Handle) AwaitRelease(ctx context.Context, n Network) error {
 	if err := have.observeHost(n); err != nil {
 		return err
 	}
-	taken := false
-	err := patiently(ctx, func() (again bool, err error) {
-		defer func() { taken = again }()
-		for _, i := range n.Interfaces {
-			port, ok := have.Ports[i.base()]
-			if !ok { // gone, with all on it
-				continue
-			}
-			err := h.host.get(portMACs(port.Index), func(b []byte) {
-				_, mac := decodePortMAC(b)
-				again = again || mac == i.MAC
-			})
-			if err != nil {
-				return false, err
-			}
+	var spots []spot
+	for _, i := range n.Interfaces {
+		if port, there := have.Ports[i.base()]; there { // else it is gone, with all on it
+			spots = append(spots, spot{port.Index, i.MAC})
 		}
-		return again, nil
+	}
+	left := false
+	err := patiently(ctx, func() (bool, error) {
+		busy, err := h.taken(spots)
+		left = slices.Contains(slices.Collect(maps.Values(busy)), true)
+		return left, err
 	})
-	if taken {
+	if left {
 		return h.deleteNameless(n)
 	}
 	return err

@@ -237,6 +237,9 @@ func decodeLink(l netlink.Link) Link {
 		Up:     a.RawFlags&unix.IFF_UP != 0,
 		Alias:  a.Alias,
 	}
+	if a.NetNsID < 0 {
+		link.Parent = 0 // that is another one inside
+	}
 	copy(link.MAC[:], a.HardwareAddr)
 	if m, ok := l.(*netlink.Macvlan); ok {
 		link.Mode = map[netlink.MacvlanMode]Mode{
