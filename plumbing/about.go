@@ -25,7 +25,7 @@ func About(s Step) Topic {
 		return OfMTU
 	case markLink:
 		return OfMark
-	case addAddress, delAddress:
+	case addAddress, delAddress, setPrimary:
 		return OfAddress
 	case setRoute, delRoute:
 		return OfRoute

@@ -55,5 +55,6 @@ func decodeAddress(b []byte, names map[int]string) (a Address, scope byte, flags
 	}
 	a.Prefix = netip.PrefixFrom(own, int(b[1]))
 	a.Duplicate = flags&unix.IFA_F_DADFAILED != 0
+	a.Secondary = own.Is4() && flags&unix.IFA_F_SECONDARY != 0 // of IPv6 the bit says something else
 	return a, scope, flags, marked
 }

@@ -321,11 +321,11 @@ func (d *differ) addresses() {
 			fresh.dev, fresh.mac = i.Name, i.MAC
 			d.fresh = append(d.fresh, fresh)
 		}
+		adds = append(adds, d.primaries(i)...)
 	}
-	if len(adds) == 0 {
-		return
+	if len(d.fresh) > 0 {
+		d.add(probe{d.fresh, d.ownMACs()})
 	}
-	d.add(probe{d.fresh, d.ownMACs()})
 	d.plan = append(d.plan, adds...)
 }
 

@@ -23,13 +23,13 @@ type Interface struct {
 	Kind      Kind           `json:"kind,omitempty" yaml:"kind,omitempty"`
 	Mode      Mode           `json:"mode,omitempty" yaml:"mode,omitempty"` // a macvlan's; empty means bridge
 	MAC       MAC            `json:"mac,omitzero" yaml:"mac,omitempty"`
-	MTU       int            `json:"mtu,omitempty" yaml:"mtu,omitempty"` // bytes, 68–65535; 0: that of what it sits on
-	Addresses []netip.Prefix `json:"addresses,omitempty" yaml:"addresses,omitempty"`
-	Gateways  []netip.Addr   `json:"gateways,omitempty" yaml:"gateways,omitempty"` // at most one of each family
-	RA        bool           `json:"ra,omitempty" yaml:"ra,omitempty"`             // take addresses and a default route from IPv6 routers, too
-	Metric    int            `json:"metric,omitempty" yaml:"metric,omitempty"`     // of its gateways' routes, 1–2^32-1; 0: by the order of interfaces
-	Table     int            `json:"table,omitempty" yaml:"table,omitempty"`       // its own routing table, 1–2^32-1; 0: one is made where it needs one
-	Realm     int            `json:"realm,omitempty" yaml:"realm,omitempty"`       // of what is received by its IPv4 addresses, 1–255; 0: none
+	MTU       int            `json:"mtu,omitempty" yaml:"mtu,omitempty"`             // bytes, 68–65535; 0: that of what it sits on
+	Addresses []netip.Prefix `json:"addresses,omitempty" yaml:"addresses,omitempty"` // the first of an IPv4 subnet is its primary one
+	Gateways  []netip.Addr   `json:"gateways,omitempty" yaml:"gateways,omitempty"`   // at most one of each family
+	RA        bool           `json:"ra,omitempty" yaml:"ra,omitempty"`               // take addresses and a default route from IPv6 routers, too
+	Metric    int            `json:"metric,omitempty" yaml:"metric,omitempty"`       // of its gateways' routes, 1–2^32-1; 0: by the order of interfaces
+	Table     int            `json:"table,omitempty" yaml:"table,omitempty"`         // its own routing table, 1–2^32-1; 0: one is made where it needs one
+	Realm     int            `json:"realm,omitempty" yaml:"realm,omitempty"`         // of what is received by its IPv4 addresses, 1–255; 0: none
 }
 
 // Equal compares what is said of them: a default that is written out is the default.

@@ -62,7 +62,7 @@ type Link struct {
 	Kind   Kind
 	Mode   Mode // a macvlan's
 	tag         // a VLAN's
-	Parent int  // index of what it sits on in the host's namespace
+	Parent int  // index of what it sits on in the host's namespace, 0: on nothing there
 	MAC    MAC
 	MTU    int
 	Up     bool
@@ -76,6 +76,7 @@ type Address struct {
 	Dev       string
 	Prefix    netip.Prefix
 	Foreign   bool // somebody else has added it
+	Secondary bool // of an IPv4 subnet that has an earlier one
 	Duplicate bool // the kernel has found another holder (IFA_F_DADFAILED): not usable
 }
 

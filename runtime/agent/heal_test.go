@@ -120,7 +120,7 @@ routes: [{to: 198.51.100.0/24, via: 192.0.2.7, metric: 50}]
 services: [{name: one, command: [sleep, "100000"]}]
 ---
 id: 9
-interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.9/24]}]
+interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.9/24, 192.0.2.19/24], gateways: [192.0.2.1], table: 109, realm: 9}]
 `
 
 // A kind of drift: by what hand it comes, and what vsrun diff says of it.
@@ -195,6 +195,8 @@ func sysctl(ns, setting string) func(testing.TB, *site) {
 var drifts = []drift{
 	{"address", "vs8", "add address 192.0.2.8/24 on eth0", ip("-n vs8 address delete 192.0.2.8/24 dev eth0")},
 	{"IPv6 address", "vs8", "add address 2001:db8::8/64 on eth0", ip("-n vs8 address delete 2001:db8::8/64 dev eth0")},
+	{"primary address", "vs9", "make 192.0.2.9/24 the primary address on eth0",
+		ip("-n vs9 address delete 192.0.2.9/24 dev eth0", "-n vs9 address add 192.0.2.9/24 dev eth0")},
 	{"rule", "vs8", "add rule from 192.0.2.8/32 lookup 101 priority 1180", ip("-n vs8 rule delete priority 1180")},
 	{"IPv6 rule", "vs8", "add rule to 2001:db8::/64 lookup 101 priority 1181", ip("-n vs8 -6 rule delete priority 1181")},
 	{"default route", "vs8", "add route default via 192.0.2.1 dev eth0", ip("-n vs8 route delete default")},
@@ -204,6 +206,10 @@ var drifts = []drift{
 	{"main rule", "vs8", "restore IPv4 rule lookup 254 priority 32766", ip("-n vs8 rule delete pref 32766")},
 	{"local rule", "vs8", "restore IPv4 rule lookup 255 priority 0", ip("-n vs8 rule delete pref 0")},
 	{"IPv6 main rule", "vs8", "restore IPv6 rule lookup 254 priority 32766", ip("-n vs8 -6 rule delete pref 32766")},
+	{"table's gateway", "vs9", "add route default via 192.0.2.1 dev eth0 table 109", ip("-n vs9 route delete default table 109")},
+	{"table's subnet", "vs9", "add route 192.0.2.0/24 dev eth0 src 192.0.2.9 table 109", ip("-n vs9 route delete 192.0.2.0/24 table 109")},
+	{"realm", "vs9", "add rule from 192.0.2.9/32 lookup 109 priority 1180 realms 9",
+		ip("-n vs9 rule delete from 192.0.2.9/32 pref 1180", "-n vs9 rule add from 192.0.2.9/32 lookup 109 pref 1180 protocol 118")},
 	{"mtu", "vs8", "set mtu 1500 on eth0", ip("-n vs8 link set dev eth0 mtu 1400")},
 	{"link down", "vs8", "bring up eth0", ip("-n vs8 link set dev eth0 down")},
 	{"loopback down", "vs8", "bring up lo", ip("-n vs8 link set dev lo down")},
