@@ -248,7 +248,7 @@ func (d *differ) stale() {
 		if l.Up {
 			d.add(downLink{l.Name, upLink{l.Name, d.portName(l.Parent), l.MAC}})
 		}
-		d.add(markLink{l.Name, "", l.Alias})
+		d.add(keptMark{l.Name, l.Alias})
 		if l.RA {
 			d.add(setSysctls{set: raSysctls(l.Name, false, false), was: raSysctls(l.Name, true, l.Defrtr)})
 		}

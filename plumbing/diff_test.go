@@ -220,7 +220,6 @@ ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
 		plan: `ip -n vs8 route delete 198.51.100.0/24 via 192.0.2.7 dev eth0 proto 118
 ip -n vs8 address delete 192.0.2.8/24 dev eth0
 ip -n vs8 link set dev eth0 down
-ip -n vs8 link set dev eth0 alias ''
 ip -n vs8 link delete dev eth0
 ip link add link eth1 name eth0 address 02:07:00:00:00:00 mtu 1500 netns vs8 type macvlan mode bridge
 ip -n vs8 link set dev eth0 alias vsrun:vs8/eth0

@@ -64,7 +64,13 @@ func (p Plan) Force(ctx context.Context, h *Handle) error {
 
 // Changes is the plan without what only looks or tells.
 func (p Plan) Changes() Plan {
-	return slices.DeleteFunc(p.WithoutProbe(), func(s Step) bool { _, ok := s.(announce); return ok })
+	return slices.DeleteFunc(p.WithoutProbe(), func(s Step) bool {
+		switch s.(type) {
+		case announce, keptMark:
+			return true
+		}
+		return false
+	})
 }
 
 // Deleted are the links that go with the plan, of those there are.

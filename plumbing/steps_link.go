@@ -189,6 +189,15 @@ func (s markLink) message(h *Handle) (message, error) {
 
 func (s markLink) apply(_ context.Context, h *Handle) error { return send(s, h) }
 
+// keptMark does nothing, but its undoing marks again a link that was deleted. It keeps its
+// mark until then: else who is killed in between would leave a link that is nobody's.
+type keptMark struct{ dev, mark string }
+
+func (s keptMark) String() string                       { return "keep the mark of " + s.dev }
+func (s keptMark) undo() Step                           { return markLink{s.dev, s.mark, ""} }
+func (s keptMark) Command(Place) string                 { return "" }
+func (s keptMark) apply(context.Context, *Handle) error { return nil }
+
 // setMTU changes a link's largest packet, in bytes.
 type setMTU struct {
 	dev      string

@@ -58,7 +58,6 @@ ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
 `
 	unmade = `ip -n vs8 address delete 192.0.2.8/24 dev eth0
 ip -n vs8 link set dev eth0 down
-ip -n vs8 link set dev eth0 alias ''
 ip -n vs8 link delete dev eth0
 `
 )
