@@ -139,7 +139,7 @@ fuzz: ## each fuzz test for FUZZTIME (10s)
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x "$$(dirname "$$file")" </dev/null || exit 1; \
 	done
 
-crash-matrix: build ## every call of every operation fails, and is killed at: FAULTS=1, 97/5 for each 97th, fsync for some
+crash-matrix: build ## every call of every operation fails, and is killed at: FAULTS=1, first for one of a kind and repeats for the rest, 97/5 for each 97th, fsync for some
 	@VSRUN_FAULTS='$(FAULTS)' $(GO) test -count=1 -v -timeout 24h -run 'TestFaults' ./test/e2e
 
 clean: ## remove what these make

@@ -17,9 +17,11 @@ import (
 	"github.com/vsrun/vsrun/test/lab"
 )
 
-// faultsVar says how many of the faults are tried: all (1), or each n-th from the k-th on
-// (n/k), or those of calls with such words. Without it, so many that each system call that changes something is killed at
-// once, and fails once, in vsrun or a daemon, and is killed at once in the init.
+// faultsVar says which faults are tried: all (1); each n-th from the k-th on (n/k); all kills,
+// and each error of each kind of call once in each operation (first), or the other errors
+// (repeats); those of calls with such words. Without it, so many that each system call that
+// changes something is killed at once, and fails once, in vsrun or a daemon, and is killed at
+// once in the init.
 const faultsVar = "VSRUN_FAULTS"
 
 const faultDocument = `
@@ -94,12 +96,7 @@ func TestFaultsOfPorts(t *testing.T) {
 
 func faults(t *testing.T, s *site, operations []operation) {
 	lab.Require(t, "cgroup2") // an init that is killed leaves no process behind
-	wanted := os.Getenv(faultsVar)
-	n, k, _ := strings.Cut(wanted, "/")
-	every, _ := strconv.Atoi(n)
-	from, _ := strconv.Atoi(k)
-	point := 0
-	tried := map[string]bool{}
+	wanted := choiceOf(os.Getenv(faultsVar))
 	for _, op := range operations {
 		t.Run(strings.TrimSpace(op.program+" "+op.args), func(t *testing.T) {
 			m := matrix{site: s, operation: op}
@@ -107,20 +104,9 @@ func faults(t *testing.T, s *site, operations []operation) {
 			points := all(calls)
 			kills, errors, missed := 0, 0, 0
 			for _, f := range points {
-				due := false
-				switch {
-				case every > 0:
-					due = point%every == from
-				case wanted != "":
-					due = strings.Contains(f.Call.Words, wanted)
-				default:
-					due = isSample(f) && !tried[kindOf(f)]
-				}
-				point++
-				if !due {
+				if !wanted.takes(op, f) {
 					continue
 				}
-				tried[kindOf(f)] = true
 				if f.Errno == 0 {
 					kills++
 				} else {
@@ -134,6 +120,43 @@ func faults(t *testing.T, s *site, operations []operation) {
 				len(calls), len(points), kills, errors, missed)
 		})
 	}
+}
+
+// A choice is which faults are tried.
+type choice struct {
+	words       string
+	every, from int
+	asked       int // of how many faults
+	met         map[string]bool
+}
+
+func choiceOf(words string) *choice {
+	n, k, _ := strings.Cut(words, "/")
+	every, _ := strconv.Atoi(n)
+	from, _ := strconv.Atoi(k)
+	return &choice{words, every, from, 0, map[string]bool{}}
+}
+
+func (c *choice) takes(op operation, f fault.Fault) bool {
+	c.asked++
+	way := fmt.Sprint(op.program, op.args, op.from, f.Call.Kind, f.Errno)
+	switch {
+	case c.every > 0:
+		return (c.asked-1)%c.every == c.from
+	case c.words == "first":
+		return f.Errno == 0 || c.isNew(way)
+	case c.words == "repeats":
+		return f.Errno != 0 && !c.isNew(way)
+	case c.words != "":
+		return strings.Contains(f.Call.Words, c.words)
+	}
+	return isSample(f) && c.isNew(kindOf(f))
+}
+
+func (c *choice) isNew(what string) bool {
+	met := c.met[what]
+	c.met[what] = true
+	return !met
 }
 
 // all that may befall the calls. One that only looks is the same each time.
@@ -260,8 +283,9 @@ func (m *matrix) state(t *testing.T) string {
 
 // passing is what comes or goes a little later: the test's listener, addresses that the
 // kernel makes, the init's end of a connection whose other end is closed, a ledger that
-// could not be written. A vsd beside is no matter of an operation's.
-var passing = regexp.MustCompile(`\bvsd\b|\[pidfd\]|seccomp notify|=fe80::|^socket .*init\.sock|/ledger\.json -`)
+// could not be written, or half of one, which its next writing takes over. A vsd beside is no
+// matter of an operation's.
+var passing = regexp.MustCompile(`\bvsd\b|\[pidfd\]|seccomp notify|=fe80::|^socket .*init\.sock|/ledger\.json -|/\.ledger\.json\.new -`)
 
 // individual is what one process or namespace differs in from another of its kind.
 var individual = regexp.MustCompile(`^(process +\S) \d+| \(born \d+\)|net:\[\d+\]|^file .*\.log .*\n`)
@@ -306,7 +330,7 @@ func (m *matrix) again(t *testing.T, what string, patient bool) {
 	}
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		r, d := m.Vsrun("diff"), differing(m.after, m.state(t))
-		if r.Code == 0 && d == "" {
+		if r.Code == 0 && r.Stdout == "" && d == "" {
 			break
 		}
 		if !patient || time.Now().After(end) {

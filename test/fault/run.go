@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -25,38 +26,49 @@ type Result struct {
 	Code   int // 128 + the signal's number when it was killed
 }
 
-// Start starts a program. What it leaves running goes on after its end.
+// Start starts a program. What it leaves running goes on after its end. One that is
+// started after End is nobody's to watch.
 func (t *Trial) Start(stdin string, argv ...string) (*Program, error) {
-	ours, theirs, err := socketpair()
-	if err != nil {
-		return nil, err
-	}
-	defer ours.Close()
-	path, err := exec.LookPath(argv[0])
-	if err != nil {
-		return nil, err
-	}
-	p := &Program{cmd: exec.Command("/proc/self/exe", append([]string{path}, argv[1:]...)...), done: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), launchVar+"=1")
+	p := &Program{cmd: exec.Command(argv[0], argv[1:]...), done: make(chan struct{})}
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = strings.NewReader(stdin), &p.out, &p.out
-	p.cmd.ExtraFiles = []*os.File{theirs}
-	err = p.cmd.Start()
-	theirs.Close()
-	if err != nil {
+	start := t.startWatched
+	if t.isOver() {
+		start = (*exec.Cmd).Start
+	}
+	if err := start(p.cmd); err != nil {
 		return nil, err
 	}
-	listener, err := receive(ours)
-	if err != nil {
-		p.cmd.Process.Kill()
-		p.cmd.Wait()
-		return nil, fmt.Errorf("%w: %s", err, p.out.String())
-	}
-	go t.sit(listener)
 	go func() {
 		p.cmd.Wait()
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// startWatched starts this program, which puts the filter on itself and becomes the other.
+func (t *Trial) startWatched(cmd *exec.Cmd) error {
+	ours, theirs, err := socketpair()
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	cmd.Args = slices.Concat([]string{"/proc/self/exe", cmd.Path}, cmd.Args[1:])
+	cmd.Path = cmd.Args[0]
+	cmd.Env = append(os.Environ(), launchVar+"=1")
+	cmd.ExtraFiles = []*os.File{theirs}
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
+		return err
+	}
+	listener, err := receive(ours)
+	if err != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+		return fmt.Errorf("%w: %s", err, cmd.Stderr)
+	}
+	go t.sit(listener)
+	return nil
 }
 
 // Signal sends it a signal, unless it has ended.

@@ -21,7 +21,7 @@ type Fault struct {
 // Trial is ready; their calls count, and may fail, only between Begin and End.
 type Trial struct {
 	mu     sync.Mutex
-	begun  bool
+	stage  stage
 	fault  Fault
 	calls  []Call
 	nth    map[string]int          // by words
@@ -29,11 +29,20 @@ type Trial struct {
 	struck bool
 }
 
+// A stage of a trial is what becomes of the calls.
+type stage int
+
+const (
+	before  stage = iota // each is let be
+	between              // each is counted, and one of them fails
+	after                // each is let be, and what is started is not asked about any
+)
+
 // Begin counts calls from now on, and lets the fault befall one of them.
 func (t *Trial) Begin(f Fault) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.begun, t.fault, t.calls, t.nth, t.struck = true, f, nil, map[string]int{}, false
+	t.stage, t.fault, t.calls, t.nth, t.struck = between, f, nil, map[string]int{}, false
 	t.last = map[uint32]notification{}
 }
 
@@ -42,13 +51,21 @@ func (t *Trial) Begin(f Fault) {
 func (t *Trial) End() (calls []Call, struck bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.begun = false
+	t.stage = after
 	return t.calls, t.struck
+}
+
+func (t *Trial) isOver() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.stage == after
 }
 
 // sit answers what one listener tells, until no process has its filter any more.
 func (t *Trial) sit(listener int) {
 	defer unix.Close(listener)
+	// Who asks and who answers take turns, so they may as well share a processor (Linux 6.6).
+	unix.Syscall(unix.SYS_IOCTL, uintptr(listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 	for {
 		polled := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}
 		if _, err := unix.Poll(polled, -1); err == unix.EINTR {
@@ -78,7 +95,7 @@ func control(listener int, request uintptr, arg unsafe.Pointer) bool {
 func (t *Trial) judge(n notification) syscall.Errno {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.begun {
+	if t.stage != between {
 		return 0
 	}
 	call := n.call()

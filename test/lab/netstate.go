@@ -269,17 +269,20 @@ var confs = map[string][]string{
 		"addr_gen_mode", "disable_ipv6", "accept_dad", "forwarding"},
 }
 
-const sysctlTop = "/proc/sys/net/"
+const (
+	sysctlTop     = "/proc/sys/net/"
+	sysctlForward = sysctlTop + "ipv4/ip_forward"
+)
 
 func sysctls(ns string) ([]string, error) {
-	patterns := []string{sysctlTop + "ipv4/ip_forward"}
+	if ns == "" {
+		return hostSysctls()
+	}
+	patterns := []string{sysctlForward}
 	for family, names := range confs {
 		for _, name := range names {
 			patterns = append(patterns, sysctlTop+family+"/conf/*/"+name)
 		}
-	}
-	if ns == "" {
-		return hostSysctls(patterns)
 	}
 	r := inside(ns, "sh", "-c", "grep -Hs '' "+strings.Join(patterns, " "))
 	if r.Code > 2 || r.Stdout == "" { // 2: a name that this kernel lacks
@@ -294,23 +297,29 @@ func sysctls(ns string) ([]string, error) {
 }
 
 // hostSysctls reads those of the namespace that the test is in.
-func hostSysctls(patterns []string) ([]string, error) {
-	var lines []string
-	for _, pattern := range patterns {
-		paths, err := filepath.Glob(pattern)
+func hostSysctls() ([]string, error) {
+	paths := []string{sysctlForward}
+	for family, names := range confs {
+		devices, err := os.ReadDir(sysctlTop + family + "/conf")
 		if err != nil {
 			return nil, err
 		}
-		for _, path := range paths {
-			value, err := os.ReadFile(path)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // its device has gone
+		for _, dev := range devices {
+			for _, name := range names {
+				paths = append(paths, filepath.Join(sysctlTop, family, "conf", dev.Name(), name))
 			}
-			if err != nil {
-				return nil, err
-			}
-			lines = append(lines, sysctlLine(path, string(value)))
 		}
+	}
+	var lines []string
+	for _, path := range paths {
+		value, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // its device has gone, or the kernel lacks it
+		}
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, sysctlLine(path, string(value)))
 	}
 	return lines, nil
 }
