@@ -21,6 +21,7 @@ const (
 	OfUnits    plumbing.Topic = "unit"   // a service that is systemd's to see to
 	OfFiles    plumbing.Topic = "file"   // of a virtual server's own
 	OfMember   plumbing.Topic = "member" // of a bond: it is not on this host
+	OfBefore   plumbing.Topic = "before" // what an apply took from it for others
 	// What nobody can do anything about for now.
 	OfFailure  plumbing.Topic = "failure"  // of a service
 	OfSilence  plumbing.Topic = "silence"  // of an init
@@ -78,6 +79,17 @@ func networkDrift(place plumbing.Place, vs VirtualServer, want plumbing.Network,
 		}
 	}
 	return drift
+}
+
+// wholeDrift is what an apply that did not end has left.
+func (r *Runtime) wholeDrift(vs VirtualServer) []Drift {
+	if vs.Before == nil {
+		return nil
+	}
+	if err := r.Store.free(vs.whole(), r.MachineID); err != nil {
+		return []Drift{{OfRefusal, "an apply that took something from it did not end: " + err.Error()}}
+	}
+	return []Drift{{OfBefore, "give back what an apply took that did not end"}}
 }
 
 // portDrift is what differs in a port.

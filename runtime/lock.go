@@ -85,25 +85,27 @@ func (l latch) close() {
 	}
 }
 
-// lock serialises work on one virtual server among all processes: byte id of
-// one file is locked, so that no file is left for each. The kernel lets go of
-// it when the process ends.
-func (s *Store) lock(ctx context.Context, id int) (unlock func(), err error) {
+// lock serialises work on virtual servers among all processes: byte id of one file is
+// locked, so that no file is left for each. The kernel lets go of it when the process ends.
+// Who locks several takes them in the order of their numbers.
+func (s *Store) lock(ctx context.Context, ids ...int) (unlock func(), err error) {
 	l, err := s.openLatch()
 	if err != nil {
 		return nil, err
 	}
-	got := make(chan error, 1)
-	go func() { got <- l.take(unix.F_OFD_SETLKW, id) }()
-	select {
-	case err = <-got:
-	case <-ctx.Done():
-		go func() { <-got; l.close() }()
-		return nil, fmt.Errorf("another vsrun is at work on %s: %w", lockName(id), context.Cause(ctx))
-	}
-	if err != nil {
-		l.close()
-		return nil, fmt.Errorf("cannot lock %s: %w", lockName(id), err)
+	for _, id := range ids {
+		got := make(chan error, 1)
+		go func() { got <- l.take(unix.F_OFD_SETLKW, id) }()
+		select {
+		case err = <-got:
+		case <-ctx.Done():
+			go func() { <-got; l.close() }()
+			return nil, fmt.Errorf("another vsrun is at work on %s: %w", lockName(id), context.Cause(ctx))
+		}
+		if err != nil {
+			l.close()
+			return nil, fmt.Errorf("cannot lock %s: %w", lockName(id), err)
+		}
 	}
 	return l.close, nil
 }

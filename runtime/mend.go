@@ -41,6 +41,9 @@ func (r *Runtime) Mend(ctx context.Context, id int, begin func([]Drift) bool) (d
 	if err != nil || !slices.ContainsFunc(s.Drift, Drift.Mendable) || !begin(s.Drift) {
 		return s.Drift, err
 	}
+	if whole := vs.whole(); vs.Before != nil && r.Store.claim(ctx, whole, r.MachineID) == nil {
+		vs = whole
+	}
 	return s.Drift, r.mend(ctx, vs)
 }
 

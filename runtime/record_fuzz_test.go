@@ -57,6 +57,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte(`{"id": 8}`))
 	f.Add([]byte(`{"id": 8, "name": "finance", "interfaces": [{"name": "eth0", "port": "eth1", "vlan": [100, 10], "kind": "vlan", "addresses": ["192.0.2.8/24"], "gateways": ["192.0.2.1"]}], "routes": [{"to": "198.51.100.0/24", "via": "192.0.2.7"}]}`))
 	f.Add([]byte(`{"id": 8, "services": [{"name": "web", "command": ["nginx"], "restart": "always", "sockets": [{"stream": "80"}], "limits": {"nofile": "4096"}}], "volumes": [{"path": "/srv", "size": "1G"}], "files": [{"path": "/etc/x", "content": "y"}]}`))
+	f.Add([]byte(`{"id": 8, "disabled": true, "before": {"id": 8, "name": "finance", "interfaces": [{"name": "eth0", "port": "eth1", "kind": "macvlan"}]}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		vs, err := decodeRecord(text)
 		if err != nil {

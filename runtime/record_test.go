@@ -30,6 +30,20 @@ func TestPartsOfARecord(t *testing.T) {
 	}
 }
 
+// What it was before is a virtual server like any other, and the same one.
+func TestRecordOfTwo(t *testing.T) {
+	for text, wanted := range map[string]bool{
+		`{"id": 8, "before": {"id": 8, "name": "finance"}}`:                  true,
+		`{"id": 8, "before": {"id": 9}}`:                                     false,
+		`{"id": 8, "before": {"id": 8, "name": "-"}}`:                        false,
+		`{"id": 8, "before": {"id": 8, "before": {"id": 8, "name": "one"}}}`: false,
+	} {
+		if vs, err := decodeRecord([]byte(text)); (err == nil) != wanted {
+			t.Errorf("%s is %+v, %v", text, vs, err)
+		}
+	}
+}
+
 // What is in the store's directory and is no record is nothing to the store.
 func TestForeignFilesInTheStore(t *testing.T) {
 	s := OpenStore(t.TempDir())

@@ -12,17 +12,19 @@ import (
 
 // A Room is how virtual servers that are applied together come by what others of them have
 // until then: an address, a MAC, a name, or a VLAN of its own. Its holders give it up
-// before anybody takes it.
+// before anybody takes it, and their records say what they had until they are applied
+// themselves.
 type Room struct {
-	runtime *Runtime
-	list    []VirtualServer
-	before  map[int]VirtualServer // those that have something to give up
-	less    map[int]VirtualServer // the same without it
+	runtime   *Runtime
+	list      []VirtualServer
+	before    map[int]VirtualServer // those that have something to give up
+	less      map[int]VirtualServer // the same without it
+	now, last []int                 // which of the list go at once, and which then, one after the other
 }
 
 // Room is found out for those that are about to be applied.
 func (r *Runtime) Room(list []VirtualServer) *Room {
-	m := &Room{r, list, map[int]VirtualServer{}, map[int]VirtualServer{}}
+	m := &Room{runtime: r, list: list, before: map[int]VirtualServer{}, less: map[int]VirtualServer{}}
 	type wish struct {
 		vs     VirtualServer
 		shared bool
@@ -47,10 +49,33 @@ func (r *Runtime) Room(list []VirtualServer) *Room {
 			}
 		}
 		if !same(less, old) && len(less.Validate()) == 0 {
+			whole := old.whole()
+			less.Before = &whole
 			m.before[vs.ID], m.less[vs.ID] = old, less
 		}
 	}
+	m.arrange()
 	return m
+}
+
+// arrange has those that give or take something, or want what another one has in the list,
+// come last, in their order: who fails gets back what it gave up before another one takes it.
+func (m *Room) arrange() {
+	id := m.runtime.MachineID
+	claimed, given := claims{}, claims{}
+	for _, vs := range m.before {
+		given.add(vs, id)
+	}
+	for k, vs := range m.list {
+		_, gives := m.before[vs.ID]
+		takes := given.refuse(vs, id) != nil
+		if gives || takes || claimed.refuse(vs, id) != nil || m.runtime.Store.free(vs, id) != nil {
+			m.last = append(m.last, k)
+			continue
+		}
+		claimed.add(vs, id)
+		m.now = append(m.now, k)
+	}
 }
 
 // without is the virtual server less what another one has of it.
@@ -66,86 +91,97 @@ func (vs VirtualServer) without(other VirtualServer, machineID string) VirtualSe
 	return vs
 }
 
-// Givers are the virtual servers that give something up first, as they are then.
-func (m *Room) Givers() []VirtualServer {
-	var list []VirtualServer
-	for _, vs := range m.list {
-		if less, gives := m.less[vs.ID]; gives {
-			list = append(list, less)
-		}
+// Apply is Runtime.Apply for all, many at once; done is told which of them in the list it
+// was. Nobody else, vsd neither, is at work on those that hand something over until all of
+// them are done.
+func (m *Room) Apply(ctx context.Context, done func(k int, did string, err error)) {
+	AtOnce(len(m.now), func(n int) {
+		k := m.now[n]
+		did, err := m.runtime.Apply(ctx, m.list[k])
+		done(k, did, err)
+	})
+	var ids []int
+	for _, k := range m.last {
+		ids = append(ids, m.list[k].ID)
 	}
-	return list
+	slices.Sort(ids)
+	if len(ids) == 0 {
+		return
+	}
+	unlock, err := m.runtime.Store.lock(ctx, ids...)
+	if err == nil {
+		defer unlock()
+		err = m.giveUp(ctx)
+	}
+	for _, k := range m.last {
+		did, failed := "", err
+		if err == nil {
+			did, failed = m.apply(ctx, m.list[k])
+		}
+		done(k, did, failed)
+	}
 }
 
-// GiveUp has the givers do so. After an error they have what they had.
-func (m *Room) GiveUp(ctx context.Context) error {
-	for k, less := range m.Givers() {
-		_, err := m.runtime.Update(ctx, less.ID, func(vs *VirtualServer) error {
-			if same(*vs, m.before[vs.ID]) { // else somebody has changed it since
-				*vs = less
-			}
-			return nil
-		})
-		if err == nil {
+// giveUp has the givers do so. After an error they have what they had.
+func (m *Room) giveUp(ctx context.Context) error {
+	var given []int
+	for _, vs := range m.list {
+		less, gives := m.less[vs.ID]
+		if !gives {
 			continue
 		}
-		for _, given := range m.Givers()[:k] {
-			err = errors.Join(err, m.goBack(ctx, given.ID))
+		now, err := m.runtime.Store.Load(vs.ID)
+		if err == nil && same(now, m.before[vs.ID]) { // else somebody has changed it since
+			err = m.runtime.replace(ctx, &now, less)
 		}
-		return err
+		if err != nil {
+			err = fmt.Errorf("cannot have %s give up what others are to have: %w", vs, err)
+			for _, id := range given {
+				err = errors.Join(err, m.giveBack(ctx, id))
+			}
+			return err
+		}
+		given = append(given, vs.ID)
 	}
 	return nil
 }
 
-// Apply is Runtime.Apply for all, many at once; done is told which of them in the list it
-// was. Those that give or take something, or want what another one has in the list, come
-// last, in their order: who fails gets back what it gave up before another one takes it.
-func (m *Room) Apply(ctx context.Context, done func(k int, did string, err error)) {
-	var now, last []int
-	claimed, given := claims{}, claims{}
-	for _, vs := range m.before {
-		given.add(vs, m.runtime.MachineID)
-	}
-	for k, vs := range m.list {
-		_, gives := m.before[vs.ID]
-		takes := given.refuse(vs, m.runtime.MachineID) != nil
-		if gives || takes || claimed.refuse(vs, m.runtime.MachineID) != nil || m.runtime.Store.free(vs, m.runtime.MachineID) != nil {
-			last = append(last, k)
-			continue
-		}
-		claimed.add(vs, m.runtime.MachineID)
-		now = append(now, k)
-	}
-	one := func(k int) {
-		did, err := m.apply(ctx, m.list[k])
-		done(k, did, err)
-	}
-	AtOnce(len(now), func(n int) { one(now[n]) })
-	for _, k := range last {
-		one(k)
-	}
-}
-
-// apply gives one that it fails for back what it had, unless that is another's by now.
-func (m *Room) apply(ctx context.Context, vs VirtualServer) (did string, err error) {
-	did, err = m.runtime.Apply(ctx, vs)
-	if _, gave := m.before[vs.ID]; gave && err != nil {
-		err = errors.Join(err, m.goBack(ctx, vs.ID))
-	}
-	return did, err
-}
-
-func (m *Room) goBack(ctx context.Context, id int) error {
+// giveBack makes a giver what it was, unless that is another's by now.
+func (m *Room) giveBack(ctx context.Context, id int) error {
 	before := m.before[id]
-	if _, err := m.runtime.Apply(context.WithoutCancel(ctx), before); err != nil {
+	if _, err := m.runtime.apply(context.WithoutCancel(ctx), before); err != nil {
 		return fmt.Errorf("cannot give %s back what it had: %w", before, err)
 	}
 	return nil
 }
 
-// Plan is what would be done when all givers have given up theirs, and those before vs in
-// the list are applied.
-func (m *Room) Plan(vs VirtualServer) (plumbing.Plan, error) {
+// apply gives one that it fails for back what it had.
+func (m *Room) apply(ctx context.Context, vs VirtualServer) (did string, err error) {
+	did, err = m.runtime.apply(ctx, vs)
+	if _, gave := m.before[vs.ID]; gave && err != nil {
+		err = errors.Join(err, m.giveBack(ctx, vs.ID))
+	}
+	return did, err
+}
+
+// Planned is told of all that Apply does, in that order, and what makes the plan for it.
+func (m *Room) Planned(tell func(VirtualServer, func(VirtualServer) (plumbing.Plan, error))) {
+	for _, k := range m.now {
+		tell(m.list[k], m.plan)
+	}
+	for _, vs := range m.list {
+		if less, gives := m.less[vs.ID]; gives {
+			tell(less, m.runtime.Plan)
+		}
+	}
+	for _, k := range m.last {
+		tell(m.list[k], m.plan)
+	}
+}
+
+// plan is what would be done when all givers have given up theirs, and those before vs are
+// applied.
+func (m *Room) plan(vs VirtualServer) (plumbing.Plan, error) {
 	others, err := m.runtime.Store.List()
 	if err != nil {
 		return nil, err
@@ -155,7 +191,8 @@ func (m *Room) Plan(vs VirtualServer) (plumbing.Plan, error) {
 			others[k] = less
 		}
 	}
-	for _, fresh := range m.list {
+	for _, k := range slices.Concat(m.now, m.last) {
+		fresh := m.list[k]
 		if fresh.ID == vs.ID {
 			break
 		}

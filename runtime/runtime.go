@@ -149,8 +149,8 @@ func (r *Runtime) Update(ctx context.Context, id int, change func(*VirtualServer
 		return VirtualServer{}, err
 	}
 	defer unlock()
-	vs := old
-	vs.Interfaces, vs.Routes, vs.Services = slices.Clone(old.Interfaces), slices.Clone(old.Routes), slices.Clone(old.Services)
+	vs := old.whole()
+	vs.Interfaces, vs.Routes, vs.Services = slices.Clone(vs.Interfaces), slices.Clone(vs.Routes), slices.Clone(vs.Services)
 	if err := change(&vs); err != nil {
 		return vs, err
 	}
@@ -280,6 +280,11 @@ func (r *Runtime) Apply(ctx context.Context, vs VirtualServer) (did string, err 
 		return "", err
 	}
 	defer unlock()
+	return r.apply(ctx, vs)
+}
+
+// apply is Apply under the lock.
+func (r *Runtime) apply(ctx context.Context, vs VirtualServer) (did string, err error) {
 	old, err := r.Store.Load(vs.ID)
 	switch {
 	case errors.Is(err, ErrNotFound):

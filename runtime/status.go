@@ -136,6 +136,7 @@ func (r *Runtime) look(ctx context.Context, vs VirtualServer, s *Status) error {
 		s.Interfaces = append(s.Interfaces, interfaceStatus(i, want.TableOf(i.Name), have))
 	}
 	s.Drift = append(s.Drift, networkDrift(r.place(vs.ID), vs, want, have)...)
+	s.Drift = append(s.Drift, r.wholeDrift(vs)...)
 	foreigners, err := h.Foreigners(want, have)
 	for _, f := range foreigners {
 		s.Foreign = append(s.Foreign, f.What)

@@ -116,8 +116,11 @@ func decodeRecord(text []byte) (VirtualServer, error) {
 	if _, err := dec.Token(); err != io.EOF {
 		return vs, errors.New("something follows the record")
 	}
-	if problems := vs.Validate(); len(problems) > 0 {
+	if problems := slices.Concat(vs.Validate(), vs.whole().Validate()); len(problems) > 0 {
 		return vs, problems[0].Err
+	}
+	if before := vs.Before; before != nil && (before.ID != vs.ID || before.Before != nil) {
+		return vs, errors.New("what it was before is another one")
 	}
 	return vs, nil
 }

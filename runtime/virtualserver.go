@@ -25,6 +25,20 @@ type VirtualServer struct {
 	Volumes          []service.Volume  `json:"volumes,omitempty" yaml:"volumes,omitempty"`
 	Services         []service.Service `json:"services,omitempty" yaml:"services,omitempty"`
 	Resources        service.Resources `json:"resources,omitzero" yaml:"resources,omitempty"` // of all its processes together
+
+	// Before is what it was when an apply that has not ended took something from it for
+	// others, and what it is to be again if that was killed. Only a record has it.
+	Before *VirtualServer `json:"before,omitempty" yaml:"-"`
+}
+
+// whole is what it is to be when nobody is at work on it.
+func (vs VirtualServer) whole() VirtualServer {
+	if vs.Before == nil {
+		return vs
+	}
+	whole := *vs.Before
+	whole.Disabled = vs.Disabled
+	return whole
 }
 
 // Systemd has the host's systemd run the services, as units. That is the weaker fence:

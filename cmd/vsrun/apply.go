@@ -58,11 +58,7 @@ func (a *app) apply(c *cobra.Command, r *runtime.Runtime, docs runtime.Documents
 	for _, bond := range docs.Ports {
 		errs = append(errs, a.applyPort(c, r, bond, dryRun))
 	}
-	room := r.Room(docs.Servers)
-	if err := a.makeRoom(c, r, room, dryRun); err != nil {
-		return errors.Join(append(errs, fmt.Errorf("cannot apply: %w", err))...)
-	}
-	errs = append(errs, a.applyServers(c, r, room, docs.Servers, dryRun)...)
+	errs = append(errs, a.applyServers(c, r, docs.Servers, dryRun)...)
 	if err := errors.Join(errs...); err != nil || !prune {
 		return err // what could not be applied may be why something else is kept
 	}
@@ -81,24 +77,13 @@ func (a *app) applyPort(c *cobra.Command, r *runtime.Runtime, bond plumbing.Bond
 	return nil
 }
 
-// makeRoom has virtual servers give up what others are to have.
-func (a *app) makeRoom(c *cobra.Command, r *runtime.Runtime, room *runtime.Room, dryRun bool) error {
-	if !dryRun {
-		return room.GiveUp(c.Context())
-	}
-	var errs []error
-	for _, vs := range room.Givers() {
-		errs = append(errs, a.dryRun(r, vs, r.Plan))
-	}
-	return errors.Join(errs...)
-}
-
-func (a *app) applyServers(c *cobra.Command, r *runtime.Runtime, room *runtime.Room, list []runtime.VirtualServer, dryRun bool) []error {
+func (a *app) applyServers(c *cobra.Command, r *runtime.Runtime, list []runtime.VirtualServer, dryRun bool) []error {
+	room := r.Room(list)
 	errs := make([]error, len(list))
 	if dryRun {
-		for k, vs := range list {
-			errs[k] = a.dryRun(r, vs, room.Plan)
-		}
+		room.Planned(func(vs runtime.VirtualServer, planned func(runtime.VirtualServer) (plumbing.Plan, error)) {
+			errs = append(errs, a.dryRun(r, vs, planned))
+		})
 		return errs
 	}
 	var q queue

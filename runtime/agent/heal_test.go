@@ -225,6 +225,16 @@ var drifts = []drift{
 	{"name with an init", "vs8", "publish the namespace again", ip("netns delete vs8")},
 	{"name without one", "vs9", "make the namespace", ip("netns delete vs9")},
 	{"killed init", "vs8", "start service one", func(t testing.TB, _ *site) { kill(t, "vs-init\x00vs8\x00") }},
+	{"half an apply", "vs9", "give back what an apply took that did not end", func(t testing.TB, s *site) {
+		record := filepath.Join(s.StateDir, "vs9.json")
+		text, err := os.ReadFile(record)
+		if err == nil {
+			err = os.WriteFile(record, bytes.Replace(text, []byte("{"), slices.Concat([]byte(`{"before": `), text, []byte(",")), 1), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}},
 	{"port's mtu", "vs8", "set mtu 1500 on eth0", ip("link set dev eth1 mtu 1400", "link set dev eth1 mtu 1500")},
 	{"port made again", "vs9", "add macvlan eth0 on port eth1", func(t testing.TB, s *site) { s.segment.Remove(t, "eth1")() }},
 }

@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vsrun/vsrun/test/fault"
 	"github.com/vsrun/vsrun/test/lab"
 )
 
@@ -126,5 +129,103 @@ services: [{name: never, command: [sleep, "1000"], ready: {command: ["false"], t
 	s.MustVsrun(t, "enable", "10")
 	if shown := s.MustVsrun(t, "show", "8"); strings.Contains(shown, "192.0.2.8/24") {
 		t.Errorf("two have the address:\n%s", shown)
+	}
+}
+
+const roomAfter = `
+{id: 8, name: right, interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.9/24]}]}
+---
+{id: 9, name: left, interfaces: [{name: eth0, port: eth1, mac: "02:00:00:00:00:09", addresses: [192.0.2.8/24]}]}
+---
+{id: 7, interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.7/24]}]}
+`
+
+// Wherever an apply is killed that hands something over, each is what it was to be before, or
+// is to be now, or vsrun diff tells what it lacks, and an enable gives back what is free.
+func TestHandOverKilled(t *testing.T) {
+	s := newSite(t)
+	argv := []string{filepath.Join(lab.Programs(t), "vsrun"), "apply", "--no-probe", "-f", "-"}
+	apply := func(trial *fault.Trial) lab.Result {
+		p, err := trial.Start(roomAfter, argv...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := p.Wait()
+		return lab.Result{Stdout: r.Output, Code: r.Code}
+	}
+	begin := func(f fault.Fault) *fault.Trial {
+		s.MustVsrun(t, "destroy", "--all")
+		s.must(t, s.VsrunIn(roomBefore, "apply", "--no-probe", "-f", "-"))
+		trial := new(fault.Trial)
+		trial.Begin(f)
+		return trial
+	}
+	trial := begin(fault.Fault{})
+	s.must(t, apply(trial))
+	calls, _ := trial.End()
+	calls = slices.DeleteFunc(calls, func(c fault.Call) bool {
+		return c.Message || !regexp.MustCompile(`renameat .*/vs\d\.json$|sendto`).MatchString(c.Words)
+	})
+	const tries = 12
+	told := 0
+	for k := range tries {
+		call := calls[k*len(calls)/tries]
+		trial := begin(fault.Fault{Call: call})
+		apply(trial)
+		if _, struck := trial.End(); !struck {
+			t.Logf("killed nowhere: %v", call)
+			continue
+		}
+		drift := s.Vsrun("diff").Stdout
+		r := s.Vsrun("enable", "8", "9", "--no-probe")
+		was := told
+		for id, whole := range map[string][]string{
+			"8": {"192.0.2.8/24,198.51.100.8/24,2001:db8::8/64", "192.0.2.9/24"},
+			"9": {"192.0.2.9/24", "192.0.2.8/24"},
+		} {
+			has := strings.Join(s.show(t, id).Interfaces[0].Addresses, ",")
+			missing := strings.Contains(r.Stderr, "cannot enable "+id+": ") && strings.Contains(r.Stderr, "already has ") &&
+				strings.Contains(drift, "vs"+id+": an apply that took something from it did not end: ")
+			if missing {
+				told++
+			} else if !slices.Contains(whole, has) {
+				t.Errorf("killed at %v, vs%s has %s\n%s%v", call, id, has, drift, r)
+			}
+		}
+		if r.Code != 0 && told == was {
+			t.Errorf("killed at %v: %v", call, r)
+		}
+		s.must(t, s.VsrunIn(roomAfter, "apply", "--no-probe", "-f", "-"))
+		if r := s.Vsrun("diff"); r.Code != 0 {
+			t.Errorf("killed at %v, and applied again: %v", call, r)
+		}
+	}
+	t.Logf("what another one had was told %d times", told)
+}
+
+// The dry run lists in the order in which it is done: first those that need nobody else.
+func TestHandOverOrder(t *testing.T) {
+	s := newSite(t)
+	s.must(t, s.VsrunIn(roomBefore, "apply", "--no-probe", "-f", "-"))
+	script := s.VsrunIn(roomAfter, "apply", "--dry-run", "-f", "-")
+	s.must(t, script)
+	s.must(t, s.VsrunIn(roomAfter, "apply", "--no-probe", "-f", "-"))
+	var stored, listed []string
+	for _, file := range []string{"vs7", "vs8", "vs9"} {
+		listed = append(listed, fmt.Sprintf("%06d %s", strings.LastIndex(script.Stdout, file), file))
+		fi, err := os.Stat(filepath.Join(s.StateDir, file+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored = append(stored, fmt.Sprintf("%d %s", fi.ModTime().UnixNano(), file))
+	}
+	names := func(list []string) (names string) {
+		for _, one := range slices.Sorted(slices.Values(list)) {
+			names += one[strings.IndexByte(one, ' '):]
+		}
+		return names
+	}
+	if names(listed) != names(stored) {
+		t.Errorf("listed:%s, done:%s\n%s", names(listed), names(stored), script.Stdout)
 	}
 }
