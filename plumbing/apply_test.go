@@ -200,8 +200,8 @@ func saysWhatFailed(t *testing.T, host *lab.Host) {
 			"cannot add route 203.0.113.0/25 via 198.51.100.77 dev eth0 in vs8: nexthop has invalid gateway"},
 		{setMTU{"eth0", 9000, 1500}, "cannot set mtu 9000 on eth0 in vs8: invalid argument"},
 		{upLink{dev: "nothing"}, "cannot bring up nothing in vs8: no interface nothing: no such device"},
-		{addLink{dev: "eth0", port: "eth1", portIndex: observe(t, h, everything()).Ports["eth1"].Index, mac: MAC{2, 6}, mtu: 1500}, "cannot add macvlan eth0 on port eth1 in vs8: file exists"},
-		{addLink{dev: "eth9", port: "eth9", portIndex: 9999, mac: MAC{2, 6}, mtu: 1500}, "cannot add macvlan eth9 on port eth9 in vs8: no such device"},
+		{addLink{dev: "eth0", form: form{Macvlan, Bridge, tag{}}, port: "eth1", portIndex: observe(t, h, everything()).Ports["eth1"].Index, mac: MAC{2, 6}, mtu: 1500}, "cannot add macvlan eth0 on port eth1 in vs8: file exists"},
+		{addLink{dev: "eth9", form: form{Macvlan, Bridge, tag{}}, port: "eth9", portIndex: 9999, mac: MAC{2, 6}, mtu: 1500}, "cannot add macvlan eth9 on port eth9 in vs8: no such device"},
 	} {
 		plan := append(planFor(t, h, changedNetwork(live[0].to)), tt.step)
 		if err := plan.Apply(t.Context(), h); err == nil || err.Error() != tt.err {
@@ -353,7 +353,10 @@ func observesPorts(t *testing.T, host *lab.Host) {
 		if p.Index == 0 {
 			t.Errorf("%s has no index", name)
 		}
-		p.Index = 0
+		if p.MAC.IsZero() && name != "lo" {
+			t.Errorf("%s has no MAC", name)
+		}
+		p.Index, p.MAC = 0, MAC{}
 		p.Addresses = slices.DeleteFunc(p.Addresses, netip.Addr.IsLinkLocalUnicast) // a random MAC's
 		if len(p.Addresses) == 0 {
 			p.Addresses = nil

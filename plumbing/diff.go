@@ -17,6 +17,7 @@ func Diff(place Place, want Network, have State) (Plan, error) {
 			"%s is a network namespace of somebody else's", place.Path())
 	}
 	have, vlans := withVLANs(want, have)
+	want = want.inheriting(have)
 	for _, i := range want.Interfaces {
 		if err := checkPort(i, have); err != nil {
 			return nil, err
@@ -61,10 +62,11 @@ func Removal(have State) Plan {
 	}
 	plan = append(plan, destroySockets{})
 	for _, l := range slices.Backward(have.Links) {
-		switch l.Kind {
-		case Macvlan:
+		switch how, ours := l.ending(); {
+		case !ours:
+		case how == goesDown:
 			plan = append(plan, silence{l.Name})
-		case Vlan:
+		case how == goesDeleted:
 			plan = append(plan, delLink{dev: l.Name})
 		}
 	}
@@ -252,7 +254,7 @@ func (d *differ) stale() {
 		if l.RA {
 			d.add(setSysctls{set: raSysctls(l.Name, false, false), was: raSysctls(l.Name, true, l.Defrtr)})
 		}
-		d.add(delLink{dev: l.Name, tag: l.tag, mode: l.Mode, port: d.portName(l.Parent), portIndex: l.Parent, mac: l.MAC, mtu: l.MTU})
+		d.add(delLink{dev: l.Name, form: l.form, sources: l.Sources, port: d.portName(l.Parent), portIndex: l.Parent, mac: l.MAC, mtu: l.MTU})
 	}
 }
 
@@ -265,11 +267,11 @@ func (d *differ) portName(index int) string {
 	return fmt.Sprintf("if%d", index) // as iproute2 names one it cannot see
 }
 
-// fits reports whether the link is what the interface asks for, but for its
-// MTU, which can be set while it is in use. A port that is not there under its
+// fits reports whether the link is what the interface asks for, but for what can be set
+// while it is in use: its MTU, and its sources. A port that is not there under its
 // name has been renamed: the link would be gone with it.
 func (l Link) fits(i Interface, p Port) bool {
-	return l.Kind == cmp.Or(i.Kind, Macvlan) && l.Mode == i.mode() && l.tag == i.innermost() &&
+	return l.form == i.form() &&
 		l.MAC == i.MAC && l.RA == i.RA && (l.Parent == p.Index || p.Name == "")
 }
 
@@ -279,8 +281,11 @@ func (d *differ) links() {
 		link, there := d.have.Link(i.Name)
 		mtu := cmp.Or(i.MTU, port.MTU, link.MTU)
 		if !there || d.remade[i.Name] {
-			d.add(addLink{dev: i.Name, tag: i.innermost(), mode: i.mode(), port: port.Name, portIndex: port.Index, mac: i.MAC, mtu: mtu})
-			link = Link{MTU: mtu}
+			d.add(addLink{dev: i.Name, form: i.form(), sources: i.sources(), port: port.Name, portIndex: port.Index, mac: i.MAC, mtu: mtu})
+			link = Link{MTU: mtu, Sources: i.sources()}
+		}
+		if sources := i.sources(); !slices.Equal(link.Sources, sources) {
+			d.add(setSources{i.Name, sources, link.Sources})
 		}
 		switch {
 		case link.MTU < mtu:

@@ -54,7 +54,7 @@ func present(change func(*State)) State {
 	s.Namespace = Ours
 	s.Links = []Link{
 		{Name: "lo", Index: 1, Up: true, MTU: 65536, Alias: "vsrun:vs8"},
-		{Name: "eth0", Index: 2, Kind: Macvlan, Mode: "bridge", Parent: 3, MAC: mac8, MTU: 1500, Up: true, Alias: "vsrun:vs8/eth0"},
+		{Name: "eth0", Index: 2, form: form{Kind: Macvlan, Mode: Bridge}, Parent: 3, MAC: mac8, MTU: 1500, Up: true, Alias: "vsrun:vs8/eth0"},
 	}
 	s.Addresses = []Address{{Dev: "eth0", Prefix: netip.MustParsePrefix("192.0.2.8/24")}}
 	s.Sysctls = map[string]string{}
@@ -249,7 +249,7 @@ ip -n vs8 address add 2001:db8::8/48 dev eth0 nodad
 		name: "what is not ours stays",
 		want: eth0(nil),
 		have: present(func(s *State) {
-			s.Links = append(s.Links, Link{Name: "veth7", Index: 3, Kind: "veth", Up: true})
+			s.Links = append(s.Links, Link{Name: "veth7", Index: 3, form: form{Kind: "veth"}, Up: true})
 			s.Addresses = append(s.Addresses, Address{Dev: "veth7", Prefix: netip.MustParsePrefix("203.0.113.1/24")})
 		}),
 	}, {
@@ -306,7 +306,7 @@ func TestDiffRefuses(t *testing.T) {
 		{"no IPv6", eth0(func(i *Interface) { i.Addresses = prefixes("2001:db8::8/64") }), func(s *State) { s.Features = Features{} }, "this kernel has no IPv6", "boot without ipv6.disable=1, or leave the IPv6 addresses out"},
 		{"foreign namespace", eth0(nil), func(s *State) { s.Namespace = Foreign }, "/run/netns/vs8 is a network namespace of somebody else's", "choose another id, or remove it: ip netns delete vs8"},
 		{"foreign device", eth0(nil), func(s *State) {
-			*s = present(func(s *State) { s.Links[1] = Link{Name: "eth0", Kind: "veth"} })
+			*s = present(func(s *State) { s.Links[1] = Link{Name: "eth0", form: form{Kind: "veth"}} })
 		}, "vs8 already has a device eth0 of somebody else's", "give the interface another name"},
 	}
 	for _, tt := range tests {
@@ -334,7 +334,7 @@ func port(change func(*Port)) func(*State) {
 
 func TestRemoval(t *testing.T) {
 	have := present(func(s *State) {
-		s.Links = append(s.Links, Link{Name: "lan", Kind: Macvlan, Alias: "vsrun:vs8/lan"}, Link{Name: "veth7", Kind: "veth"})
+		s.Links = append(s.Links, Link{Name: "lan", form: form{Kind: Macvlan}, Alias: "vsrun:vs8/lan"}, Link{Name: "veth7", form: form{Kind: "veth"}})
 	})
 	want := `ip netns exec vs8 ss -K >/dev/null
 ip -n vs8 link set dev lan down

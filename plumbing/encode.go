@@ -1,7 +1,6 @@
 package plumbing
 
 import (
-	"cmp"
 	"encoding/binary"
 	"net/netip"
 
@@ -66,24 +65,21 @@ func ifinfomsg(kind, flags uint16, index int, up, change uint32) message {
 	return message{kind, flags, b}
 }
 
-// newLink makes a macvlan, or a VLAN with that tag, on a device of the host's and
-// directly in another namespace, where it has its name and its MAC from the first
-// moment on.
-func newLink(name string, on int, t tag, mode Mode, mac MAC, mtu, nsFd int) message {
+// newLink makes a link on a device of the host's and directly in another namespace, where it
+// has its name and its MAC from the first moment on.
+func newLink(name string, on int, f form, sources []MAC, mac MAC, mtu, nsFd int) message {
 	m := ifinfomsg(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0, 0, 0)
-	if t != (tag{}) { // it would inherit NOARP
+	if f.Kind == Vlan { // it would inherit NOARP
 		m = ifinfomsg(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0, 0, unix.IFF_NOARP)
 	}
 	m.putString(unix.IFLA_IFNAME, name)
 	m.putUint32(unix.IFLA_LINK, uint32(on))
-	m.put(unix.IFLA_ADDRESS, mac[:])
+	if t, _ := traitOf(f.Kind, f.Mode); !t.portMAC {
+		m.put(unix.IFLA_ADDRESS, mac[:])
+	}
 	m.putUint32(unix.IFLA_MTU, uint32(mtu))
 	m.putUint32(unix.IFLA_NET_NS_FD, uint32(nsFd))
-	if t != (tag{}) {
-		m.putInfo("vlan", t.put)
-		return m
-	}
-	m.putInfo("macvlan", func(m *message) { m.putUint32(macvlanMode, macvlanModes[cmp.Or(mode, Bridge)]) })
+	f.put(&m, sources)
 	return m
 }
 
@@ -143,9 +139,6 @@ const (
 	vlanProtocol = 5 // IFLA_VLAN_PROTOCOL, in network byte order
 	looseBinding = 4 // VLAN_FLAG_LOOSE_BINDING
 )
-
-// include/uapi/linux/if_link.h: IFLA_MACVLAN_MODE.
-const macvlanMode = 1
 
 func linkUp(index int) message {
 	return ifinfomsg(unix.RTM_NEWLINK, 0, index, unix.IFF_UP, unix.IFF_UP)

@@ -89,7 +89,7 @@ var requests = []struct {
 	library []byte
 }{{
 	name:    "make a macvlan",
-	message: newLink("eth0", 3, tag{}, Bridge, mac8, 1500, 7),
+	message: newLink("eth0", 3, form{Macvlan, Bridge, tag{}}, nil, mac8, 1500, 7),
 	golden: `
 		6c000000 1000 0106 01000000 00000000  # length 108, RTM_NEWLINK, REQUEST|CREATE|EXCL, seq 1
 		00 00 0000 00000000 00000000 00000000 # ifinfomsg: no index, no flags

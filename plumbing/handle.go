@@ -186,7 +186,7 @@ func (h *Handle) AwaitRelease(ctx context.Context, n Network) error {
 	}
 	var spots []spot
 	for _, i := range n.Interfaces {
-		if port, there := have.Ports[i.base()]; there { // else it is gone, with all on it
+		if port, there := have.Ports[i.base()]; there && i.HasOwnMAC() { // else it is gone, with all on it, or the port's for good
 			spots = append(spots, spot{port.Index, i.MAC})
 		}
 	}

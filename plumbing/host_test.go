@@ -250,7 +250,7 @@ func holds(t fataler, h *lab.Host, place Place, want Network) {
 			m = mtu[i.Port]
 		}
 		wanted = append(wanted, fmt.Sprintf("%s up %s macvlan %s %s mtu %v on %v",
-			i.Name, "vsrun:"+place.Name+"/"+i.Name, i.mode(), i.MAC, m, index[i.Port]))
+			i.Name, "vsrun:"+place.Name+"/"+i.Name, i.trait().mode, i.MAC, m, index[i.Port]))
 		for _, p := range i.Addresses {
 			var brd any
 			if p.Addr().Is4() && p.Bits() < 31 {

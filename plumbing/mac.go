@@ -1,9 +1,11 @@
 package plumbing
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"net"
+	"slices"
 )
 
 // A MAC is an Ethernet address. The zero MAC means none was given.
@@ -39,6 +41,10 @@ func DeriveMAC(machineID, namespace, ifname string) MAC {
 func (m MAC) IsZero() bool { return m == MAC{} }
 
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+func sortMACs(list []MAC) {
+	slices.SortFunc(list, func(a, b MAC) int { return bytes.Compare(a[:], b[:]) })
+}
 
 // MarshalText writes the colon notation, and nothing for the zero MAC.
 func (m MAC) MarshalText() ([]byte, error) {

@@ -160,8 +160,11 @@ func decodeTag(v *netlink.Vlan) tag { return tag{v.VlanId, uint16(v.VlanProtocol
 
 func decodePort(l netlink.Link) Port {
 	a := l.Attrs()
+	var mac MAC
+	copy(mac[:], a.HardwareAddr)
 	return Port{
 		Name:     a.Name,
+		MAC:      mac,
 		Kind:     l.Type(),
 		Index:    a.Index,
 		MTU:      a.MTU,
@@ -231,7 +234,7 @@ func decodeLink(l netlink.Link) Link {
 	link := Link{
 		Name:   a.Name,
 		Index:  a.Index,
-		Kind:   Kind(l.Type()),
+		form:   form{Kind: Kind(l.Type())},
 		Parent: a.ParentIndex,
 		MTU:    a.MTU,
 		Up:     a.RawFlags&unix.IFF_UP != 0,
@@ -241,15 +244,22 @@ func decodeLink(l netlink.Link) Link {
 		link.Parent = 0 // that is another one inside
 	}
 	copy(link.MAC[:], a.HardwareAddr)
-	if m, ok := l.(*netlink.Macvlan); ok {
-		link.Mode = map[netlink.MacvlanMode]Mode{
-			netlink.MACVLAN_MODE_BRIDGE: Bridge, netlink.MACVLAN_MODE_PRIVATE: Private, netlink.MACVLAN_MODE_VEPA: VEPA,
-		}[m.Mode]
-	}
-	if v, ok := l.(*netlink.Vlan); ok {
-		link.tag = decodeTag(v)
+	switch l := l.(type) {
+	case *netlink.Macvlan:
+		link.Mode = macvlanModes[l.Mode]
+		for _, hw := range l.MACAddrs {
+			link.Sources = append(link.Sources, MAC(hw))
+		}
+		sortMACs(link.Sources)
+	case *netlink.Vlan:
+		link.tag = decodeTag(l)
 	}
 	return link
+}
+
+var macvlanModes = map[netlink.MacvlanMode]Mode{
+	netlink.MACVLAN_MODE_BRIDGE: Bridge, netlink.MACVLAN_MODE_PRIVATE: Private, netlink.MACVLAN_MODE_VEPA: VEPA,
+	netlink.MACVLAN_MODE_SOURCE: Source, netlink.MACVLAN_MODE_PASSTHRU: Passthru,
 }
 
 func (s *State) observeRoutes(inside netlinksafe.Handle, names map[int]string) error {

@@ -1,7 +1,6 @@
 package plumbing
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -21,7 +20,8 @@ type Interface struct {
 	Port      string         `json:"port" yaml:"port"` // on the host
 	VLAN      VLAN           `json:"vlan,omitempty" yaml:"vlan,omitempty"`
 	Kind      Kind           `json:"kind,omitempty" yaml:"kind,omitempty"`
-	Mode      Mode           `json:"mode,omitempty" yaml:"mode,omitempty"` // a macvlan's; empty means bridge
+	Mode      Mode           `json:"mode,omitempty" yaml:"mode,omitempty"`
+	Sources   []MAC          `json:"sources,omitempty" yaml:"sources,omitempty"` // whom a macvlan in mode source receives from
 	MAC       MAC            `json:"mac,omitzero" yaml:"mac,omitempty"`
 	MTU       int            `json:"mtu,omitempty" yaml:"mtu,omitempty"`             // bytes, 68–65535; 0: that of what it sits on
 	Addresses []netip.Prefix `json:"addresses,omitempty" yaml:"addresses,omitempty"` // the first of an IPv4 subnet is its primary one
@@ -34,41 +34,11 @@ type Interface struct {
 
 // Equal compares what is said of them: a default that is written out is the default.
 func (i Interface) Equal(other Interface) bool {
-	return i.Name == other.Name && i.Port == other.Port && slices.Equal(i.VLAN, other.VLAN) &&
-		cmp.Or(i.Kind, Macvlan) == cmp.Or(other.Kind, Macvlan) && i.mode() == other.mode() && i.MAC == other.MAC && i.MTU == other.MTU &&
+	a, b := i.Canonical(), other.Canonical()
+	return i.Name == other.Name && i.Port == other.Port && slices.Equal(i.VLAN, other.VLAN) && i.MAC == other.MAC && i.MTU == other.MTU &&
+		a.Kind == b.Kind && a.Mode == b.Mode && slices.Equal(i.Sources, other.Sources) &&
 		i.RA == other.RA && i.Metric == other.Metric && i.Table == other.Table && i.Realm == other.Realm &&
 		slices.Equal(i.Addresses, other.Addresses) && slices.Equal(i.Gateways, other.Gateways)
-}
-
-// A Kind is how an interface sits on its port; empty means macvlan.
-type Kind string
-
-// The kinds of interface.
-const (
-	Macvlan Kind = "macvlan"
-	Vlan    Kind = "vlan" // the VLAN device itself, which nobody else has then
-)
-
-// A Mode is whom of those on the same port, or VLAN of it, a macvlan reaches.
-type Mode string
-
-// The modes of macvlans.
-const (
-	Bridge  Mode = "bridge"  // all that are in bridge mode, without the wire
-	Private Mode = "private" // none, not even by way of a switch that sends back
-	VEPA    Mode = "vepa"    // what the switch sends back (802.1Qbg)
-)
-
-// macvlanModes are the kernel's (enum macvlan_mode). passthru would take the port from
-// all others, and source the frames of MACs that it is told.
-var macvlanModes = map[Mode]uint32{Private: 1, VEPA: 2, Bridge: 4}
-
-// mode is the mode of a macvlan; "" for other kinds.
-func (i Interface) mode() Mode {
-	if cmp.Or(i.Kind, Macvlan) != Macvlan {
-		return ""
-	}
-	return cmp.Or(i.Mode, Bridge)
 }
 
 // A Route is a static route. Via or Dev may be left out, not both.

@@ -43,6 +43,7 @@ type Features struct {
 type Port struct {
 	Name       string
 	Index      int // 0: it is yet to be made
+	MAC        MAC
 	MTU        int // bytes
 	Up         bool
 	Loopback   bool
@@ -57,18 +58,17 @@ type Port struct {
 
 // A Link is a device inside the namespace.
 type Link struct {
-	Name   string
-	Index  int
-	Kind   Kind
-	Mode   Mode // a macvlan's
-	tag         // a VLAN's
-	Parent int  // index of what it sits on in the host's namespace, 0: on nothing there
-	MAC    MAC
-	MTU    int
-	Up     bool
-	RA     bool // it heeds router advertisements
-	Defrtr bool // and has such a router as its default gateway
-	Alias  string
+	Name  string
+	Index int
+	form
+	Sources []MAC // whom it receives from, sorted
+	Parent  int   // index of what it sits on in the host's namespace, 0: on nothing there
+	MAC     MAC
+	MTU     int
+	Up      bool
+	RA      bool // it heeds router advertisements
+	Defrtr  bool // and has such a router as its default gateway
+	Alias   string
 }
 
 // An Address is one on a link of ours.

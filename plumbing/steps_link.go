@@ -7,18 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// addLink makes a macvlan on a port or, with a tag, a VLAN of it, directly inside
-// the namespace: no device shows on the host, so nothing there (udev, a network
-// manager) takes it up.
+// addLink makes a link on a port, or a VLAN of it, directly inside the namespace: no device
+// shows on the host, so nothing there (udev, a network manager) takes it up.
 type addLink struct {
-	dev       string
-	tag       tag
-	mode      Mode   // a macvlan's
+	dev string
+	form
+	sources   []MAC
 	port      string // the name of what it sits on
 	portIndex int    // 0: it is made by the same plan
 	mac       MAC
@@ -27,10 +27,10 @@ type addLink struct {
 }
 
 func (s addLink) String() string {
-	if s.tag != (tag{}) {
+	if s.Kind == Vlan {
 		return fmt.Sprintf("add vlan %s of port %s as %s", s.tag, s.port, s.dev)
 	}
-	return fmt.Sprintf("add macvlan %s on port %s", s.dev, s.port)
+	return fmt.Sprintf("add %s %s on port %s", s.Kind, s.dev, s.port)
 }
 
 func (s addLink) undo() Step { return delLink(s) }
@@ -40,13 +40,15 @@ func (s addLink) Command(p Place) string {
 	if p.Dir != ipDir {
 		netns = quote(p.Path())
 	}
-	line := fmt.Sprintf("ip link add link %s name %s address %s mtu %d netns %s",
-		quote(s.port), quote(cmp.Or(s.first, s.dev)), s.mac, s.mtu, netns)
-	if s.tag != (tag{}) {
-		line += " arp on type vlan " + s.tag.words() + " loose_binding on"
-	} else {
-		line += " type macvlan mode " + string(cmp.Or(s.mode, Bridge))
+	line := fmt.Sprintf("ip link add link %s name %s", quote(s.port), quote(cmp.Or(s.first, s.dev)))
+	if t, _ := traitOf(s.Kind, s.Mode); !t.portMAC {
+		line += " address " + s.mac.String()
 	}
+	line += fmt.Sprintf(" mtu %d netns %s ", s.mtu, netns)
+	if s.Kind == Vlan {
+		line += "arp on "
+	}
+	line += s.form.words(s.sources)
 	if s.first != "" {
 		line += fmt.Sprintf("\n%s link set dev %s name %s", p.in("ip"), s.first, quote(s.dev))
 	}
@@ -68,7 +70,7 @@ func (h *Handle) Pasteable(p Plan) Plan {
 	return p
 }
 
-// apply waits for a VLAN that is in use, as upLink does for a MAC.
+// apply waits for a VLAN, or a port, that is in use, as upLink does for a MAC.
 func (s addLink) apply(ctx context.Context, h *Handle) error {
 	if s.portIndex == 0 {
 		var err error
@@ -77,17 +79,26 @@ func (s addLink) apply(ctx context.Context, h *Handle) error {
 		}
 	}
 	err := h.host.one(s.message(s.dev, h))
+	if taken(err) {
+		err = patiently(ctx, func() (again bool, err error) {
+			err = h.host.one(s.message(s.dev, h))
+			return taken(err), err
+		})
+	}
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	return patiently(ctx, func() (again bool, err error) {
 		err = s.applyRenamed(h)
-		return errors.Is(err, unix.EEXIST) && s.tag != (tag{}), err
+		return errors.Is(err, unix.EEXIST) && s.Kind == Vlan, err
 	})
 }
 
+// taken tells a port that links of other kinds or modes are on.
+func taken(err error) bool { return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EINVAL) }
+
 func (s addLink) message(dev string, h *Handle) message {
-	return newLink(dev, s.portIndex, s.tag, s.mode, s.mac, s.mtu, h.ns.Fd())
+	return newLink(dev, s.portIndex, s.form, s.sources, s.mac, s.mtu, h.ns.Fd())
 }
 
 // applyRenamed is for kernels that look for the new name in the namespace of
@@ -113,12 +124,12 @@ func (s addLink) applyRenamed(h *Handle) error {
 
 func (s addLink) explain(err error) error {
 	switch {
-	case s.tag != (tag{}):
+	case s.Kind == Vlan:
 		return explainVLAN(err)
 	case errors.Is(err, unix.EOPNOTSUPP):
-		return refuse("load it with `modprobe macvlan`, or use a kernel with CONFIG_MACVLAN", "this kernel has no macvlan")
-	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EINVAL):
-		return refuse("see who uses it: ip -d link show", "port %s takes no macvlan beside what it has", s.port)
+		return refuse(fmt.Sprintf("load it with `modprobe %s`, or use a kernel with CONFIG_%s", s.Kind, strings.ToUpper(string(s.Kind))), "this kernel has no %s", s.Kind)
+	case taken(err):
+		return refuse("see who uses it: ip -d link show", "port %s takes no %s beside what it has", s.port, s.Kind)
 	}
 	return err
 }
@@ -197,6 +208,26 @@ func (s keptMark) String() string                       { return "keep the mark 
 func (s keptMark) undo() Step                           { return markLink{s.dev, s.mark, ""} }
 func (s keptMark) Command(Place) string                 { return "" }
 func (s keptMark) apply(context.Context, *Handle) error { return nil }
+
+// setSources changes whom a macvlan in mode source receives from.
+type setSources struct {
+	dev          string
+	sources, was []MAC
+}
+
+func (s setSources) String() string { return "set the sources of " + s.dev }
+func (s setSources) undo() Step     { return setSources{s.dev, s.was, s.sources} }
+
+func (s setSources) Command(p Place) string {
+	return fmt.Sprintf("%s link set dev %s %s", p.in("ip"), quote(s.dev), form{Kind: Macvlan, Mode: Source}.words(s.sources))
+}
+
+func (s setSources) message(h *Handle) (message, error) {
+	index, err := h.index(s.dev)
+	return linkSources(index, s.sources), err
+}
+
+func (s setSources) apply(_ context.Context, h *Handle) error { return send(s, h) }
 
 // setMTU changes a link's largest packet, in bytes.
 type setMTU struct {

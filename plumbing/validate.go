@@ -71,8 +71,8 @@ func (n Network) Validate() []Problem {
 			addrs[a.Addr()] = true
 		}
 		for _, o := range n.Interfaces[:k] {
-			if i.Excludes(o) {
-				at.in("vlan").add("%s is there twice, and of kind vlan: it cannot be shared", i.On())
+			if c, excluded := i.excludedBy(o); excluded {
+				at.in("port").add("interface %s already has %s", o.Name, c.Words)
 			}
 		}
 		if other := tables[i.Table]; other != "" && i.Table != 0 {
@@ -129,22 +129,7 @@ func (i Interface) validate(p problems) {
 		p.in("port").check(checkDevice(i.Port))
 	}
 	p.in("vlan").check(i.VLAN.check())
-	switch i.Kind {
-	case "", Macvlan:
-	case Vlan:
-		if len(i.VLAN) == 0 {
-			p.in("vlan").add("interface %s is of kind vlan and has no vlan", i.Name)
-		}
-	default:
-		p.in("kind").add("kind %q is unknown: it is macvlan or vlan", i.Kind)
-	}
-	switch _, known := macvlanModes[i.Mode]; {
-	case i.Mode == "":
-	case i.mode() == "":
-		p.in("mode").add("mode %q is a macvlan's, and %s is of kind %s", i.Mode, i.Name, i.Kind)
-	case !known:
-		p.in("mode").add("mode %q is unknown: it is bridge, private or vepa", i.Mode)
-	}
+	i.validateKind(p)
 	if i.MTU != 0 && (i.MTU < 68 || i.MTU > 65535) {
 		p.in("mtu").add("mtu %d is out of range: 68 to 65535 bytes", i.MTU)
 	}

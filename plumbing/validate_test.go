@@ -69,9 +69,9 @@ interfaces[2].name: interface name "default" is taken by the kernel`},
 
 	// Kind and MTU.
 	{name: "kinds", network: Network{Interfaces: []Interface{
-		{Name: "a", Port: "eth1", Kind: Macvlan}, {Name: "b", Port: "eth1", Kind: "ipvlan"},
+		{Name: "a", Port: "eth1", Kind: Macvlan}, {Name: "b", Port: "eth1", Kind: "macvtap"},
 	}}, problems: `
-interfaces[1].kind: kind "ipvlan" is unknown: it is macvlan or vlan`},
+interfaces[1].kind: kind "macvtap" is unknown: it is macvlan or vlan`},
 	{name: "mtu at its bounds", network: Network{Interfaces: []Interface{
 		{Name: "a", Port: "eth1", MTU: 68, Addresses: prefixes("192.0.2.8/24")},
 		{Name: "b", Port: "eth1", MTU: 65535, Addresses: prefixes("2001:db8::8/64")},
@@ -195,11 +195,23 @@ routes[1].realm: realm 65536 is out of range: 0 to 65535
 routes[2].realm: route to 2001:db8:7::/48: IPv6 routes have no realm`},
 	{name: "modes", network: Network{Interfaces: []Interface{
 		{Name: "a", Port: "eth1", Mode: Private},
-		{Name: "b", Port: "eth1", Mode: "passthru"},
+		{Name: "b", Port: "eth1", Mode: "passthrough"},
 		{Name: "c", Port: "eth1", Kind: Vlan, VLAN: VLAN{10}, Mode: VEPA},
+		{Name: "d", Port: "eth1", Mode: Source, Sources: []MAC{{2, 1}}},
+		{Name: "e", Port: "eth1", Mode: Source},
+		{Name: "f", Port: "eth1", Sources: []MAC{{2, 1}, {2, 2}, {2, 1}}},
+		{Name: "g", Port: "eth2", Mode: Passthru},
+		{Name: "h", Port: "eth3", Mode: Passthru, MAC: MAC{2, 3}},
+		{Name: "i", Port: "eth3", Mode: Private},
+		{Name: "j", Port: "eth3", VLAN: VLAN{10}},
 	}}, problems: `
-interfaces[1].mode: mode "passthru" is unknown: it is bridge, private or vepa
-interfaces[2].mode: mode "vepa" is a macvlan's, and c is of kind vlan`},
+interfaces[1].mode: mode "passthrough" is unknown: it is bridge, private, vepa, source or passthru
+interfaces[2].mode: interface c is of kind vlan, which has no modes
+interfaces[4].sources: interface e is a macvlan in mode source and has no sources
+interfaces[5].sources: interface f has sources, and is a macvlan in mode bridge
+interfaces[5].sources[2]: MAC 02:01:00:00:00:00 is there twice
+interfaces[7].mac: interface h is a macvlan in mode passthru, which has the MAC of what it sits on
+interfaces[8].port: interface h already has port eth3, in another way than macvlan in mode private`},
 	{name: "sources of routes", network: one(func(i *Interface) { i.Addresses = prefixes("192.0.2.8/24", "2001:db8::8/64") },
 		Route{To: netip.MustParsePrefix("198.51.100.0/24"), Dev: "eth0", Src: netip.MustParseAddr("192.0.2.8")},
 		Route{To: netip.MustParsePrefix("198.51.100.0/25"), Dev: "eth0", Src: netip.MustParseAddr("192.0.2.9")},

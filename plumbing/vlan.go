@@ -184,31 +184,6 @@ func (i Interface) On() string {
 	return fmt.Sprintf("vlan %s of port %s", i.VLAN, i.Port)
 }
 
-// Excludes reports whether both need a VLAN device that one of them is itself.
-func (i Interface) Excludes(other Interface) bool {
-	return i.owns(other) || other.owns(i)
-}
-
-func (i Interface) owns(other Interface) bool {
-	if i.Kind != Vlan || len(i.VLAN) == 0 {
-		return false
-	}
-	return other.Segment() == i.Segment() ||
-		slices.ContainsFunc(other.lowers(), func(l lower) bool { return l.path == i.Segment() })
-}
-
-// Devices are the host's VLAN devices that the interface needs, by names that are theirs on
-// this host: one that it is itself, if any, and those that it shares.
-func (i Interface) Devices() (alone string, shared []string) {
-	if i.Kind == Vlan && len(i.VLAN) > 0 {
-		alone = i.Segment()
-	}
-	for _, l := range i.lowers() {
-		shared = append(shared, l.path)
-	}
-	return alone, shared
-}
-
 // UsesVLAN reports whether the network needs VLAN devices on the host.
 func (n Network) UsesVLAN() bool {
 	return slices.ContainsFunc(n.Interfaces, func(i Interface) bool { return len(i.lowers()) > 0 })
@@ -281,7 +256,7 @@ func (s State) vlan(l lower, on Port) (Port, Plan) {
 	var plan Plan
 	add := func(s Step) { plan = append(plan, onHost{s}) }
 	if !there {
-		v = Port{Name: vlanName(l.id, s.taken), Kind: string(Vlan), MTU: on.MTU, Ours: true}
+		v = Port{Name: vlanName(l.id, s.taken), Kind: string(Vlan), MAC: on.MAC, MTU: on.MTU, Ours: true}
 		add(addVLAN{l, v.Name, on.Name})
 	}
 	if v.MTU < on.MTU { // the kernel makes it smaller with what it is on, never larger

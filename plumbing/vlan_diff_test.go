@@ -302,7 +302,7 @@ func TestVLANsAreNotUndone(t *testing.T) {
 }
 
 func TestRemovalOfVLAN(t *testing.T) {
-	have := inside(absent(), func(l *Link) { l.Kind = Vlan })
+	have := inside(absent(), func(l *Link) { l.form = form{Kind: Vlan} })
 	want := "ip netns exec vs8 ss -K >/dev/null\nip -n vs8 link delete dev eth0\nip netns delete vs8\n"
 	if d := cmp.Diff(want, Removal(have).Script(vs8)); d != "" {
 		t.Errorf("the plan (-want +got):\n%s", d)

@@ -33,7 +33,7 @@ func TestVLANRequests(t *testing.T) {
 		library []byte
 	}{{
 		name:    "make a VLAN inside",
-		message: newLink("eth0", 3, inner, "", mac8, 1500, 7),
+		message: newLink("eth0", 3, form{Vlan, "", inner}, nil, mac8, 1500, 7),
 		golden: `
 			7c000000 1000 0106 01000000 00000000  # length 124, RTM_NEWLINK, REQUEST|CREATE|EXCL, seq 1
 			00 00 0000 00000000 00000000 80000000 # ifinfomsg: nothing of IFF_NOARP

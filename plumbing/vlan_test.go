@@ -265,9 +265,9 @@ interfaces[0].vlan: vlan 1.2.3 has 3 tags: at most 2`},
 		{"kind vlan of nothing", two(on(Vlan), on("")), `
 interfaces[0].vlan: interface eth0 is of kind vlan and has no vlan`},
 		{"kind vlan, and shared", two(on(Vlan, 10), on("", 10)), `
-interfaces[1].vlan: vlan 10 of port eth1 is there twice, and of kind vlan: it cannot be shared`},
+interfaces[1].port: interface eth0 already has vlan 10 of port eth1, which cannot be shared (kind vlan)`},
 		{"kind vlan twice", two(on(Vlan, 100, 10), on(Vlan, 100, 10)), `
-interfaces[1].vlan: vlan 100.10 of port eth1 is there twice, and of kind vlan: it cannot be shared`},
+interfaces[1].port: interface eth0 already has vlan 100.10 of port eth1, which cannot be shared (kind vlan)`},
 		{"kind vlan, and the port", two(on(Vlan, 10), on("")), ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

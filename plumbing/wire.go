@@ -144,7 +144,8 @@ type question struct {
 func (q question) ask(ctx context.Context) error {
 	for range probeCount {
 		for _, a := range q.addrs {
-			if _, err := q.wire.Write(q.request(q.mac, a)); err != nil {
+			// One that finds no room on its way is lost, as others are on the wire (packet(7)).
+			if _, err := q.wire.Write(q.request(q.mac, a)); err != nil && !errors.Is(err, unix.ENOBUFS) {
 				return fmt.Errorf("cannot ask the segment: %w", err)
 			}
 		}
@@ -212,7 +213,7 @@ func (s announce) apply(_ context.Context, h *Handle) error {
 // holds.
 func Announcements(want Network, have State) Plan {
 	var plan Plan
-	for _, i := range want.Interfaces {
+	for _, i := range want.inheriting(have).Interfaces {
 		a := announcement{dev: i.Name, mac: i.MAC}
 		for _, p := range have.Addresses {
 			if p.Dev == i.Name {

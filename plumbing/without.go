@@ -11,7 +11,7 @@ import (
 func (n Network) Without(other Network, macs []MAC) Network {
 	var less Network
 	for k, i := range n.Interfaces {
-		if slices.ContainsFunc(other.Interfaces, func(o Interface) bool { return o.MAC == macs[k] || o.Excludes(i) }) {
+		if slices.ContainsFunc(other.Interfaces, func(o Interface) bool { return !o.MAC.IsZero() && o.MAC == macs[k] || o.Excludes(i) }) {
 			continue
 		}
 		taken := func(p netip.Prefix) bool {

@@ -11,10 +11,13 @@ import (
 
 // A claim is something that a virtual server has, and others cannot have beside it.
 type claim struct {
-	key    string // the same for all who want the thing
-	words  string
-	shared bool // with others who share it
+	key   string // the same for all who want the thing
+	words string
+	as    string // what others are who may have it beside this one; "" for nobody
 }
+
+// meets reports whether two can have the thing, as they want it.
+func (c claim) meets(as string) bool { return c.as != "" && c.as == as }
 
 // claims are all of a virtual server, which has its MACs by now. The same address may be
 // on two segments: these are two networks.
@@ -32,12 +35,8 @@ func (vs VirtualServer) claims() []claim {
 			addr := p.Addr().String()
 			list = append(list, claim{key: "address " + addr + " " + i.Segment(), words: "address " + addr + " on " + i.On()})
 		}
-		alone, shared := i.Devices()
-		if alone != "" {
-			list = append(list, claim{key: "vlan " + alone, words: i.On() + ", which cannot be shared (kind vlan)"})
-		}
-		for _, path := range shared {
-			list = append(list, claim{key: "vlan " + path, words: i.On() + ", which cannot be shared (kind vlan)", shared: true})
+		for _, c := range i.Claims() {
+			list = append(list, claim{c.Key, c.Words, c.As})
 		}
 	}
 	for _, v := range vs.Volumes {
@@ -52,14 +51,14 @@ func (vs VirtualServer) claims() []claim {
 type claims map[string][]claimant
 
 type claimant struct {
-	id     int
-	name   string
-	shared bool
+	id   int
+	name string
+	as   string
 }
 
 func (c claims) add(vs VirtualServer, machineID string) {
 	for _, one := range vs.resolved(machineID).claims() {
-		c[one.key] = append(c[one.key], claimant{vs.ID, vs.String(), one.shared})
+		c[one.key] = append(c[one.key], claimant{vs.ID, vs.String(), one.as})
 	}
 }
 
@@ -81,7 +80,7 @@ func (c claims) remove(vs VirtualServer, machineID string) {
 func (c claims) refuse(vs VirtualServer, machineID string) error {
 	for _, one := range vs.resolved(machineID).claims() {
 		for _, o := range c[one.key] {
-			if o.id != vs.ID && !(one.shared && o.shared) {
+			if o.id != vs.ID && !one.meets(o.as) {
 				return &plumbing.Refusal{
 					Err:  fmt.Errorf("%s already has %s", o.name, one.words),
 					Cure: fmt.Sprintf("choose another, or see it with: vsrun show %d", o.id),

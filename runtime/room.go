@@ -26,13 +26,13 @@ type Room struct {
 func (r *Runtime) Room(list []VirtualServer) *Room {
 	m := &Room{runtime: r, list: list, before: map[int]VirtualServer{}, less: map[int]VirtualServer{}}
 	type wish struct {
-		vs     VirtualServer
-		shared bool
+		vs VirtualServer
+		as string
 	}
 	wanted := map[string][]wish{}
 	for _, vs := range list {
 		for _, one := range vs.resolved(r.MachineID).claims() {
-			wanted[one.key] = append(wanted[one.key], wish{vs, one.shared})
+			wanted[one.key] = append(wanted[one.key], wish{vs, one.as})
 		}
 	}
 	for _, vs := range list {
@@ -43,7 +43,7 @@ func (r *Runtime) Room(list []VirtualServer) *Room {
 		less := old
 		for _, one := range old.resolved(r.MachineID).claims() {
 			for _, w := range wanted[one.key] {
-				if w.vs.ID != vs.ID && !(w.shared && one.shared) && free(w.vs, []VirtualServer{vs}, r.MachineID) == nil { // else one of them is refused
+				if w.vs.ID != vs.ID && !one.meets(w.as) && free(w.vs, []VirtualServer{vs}, r.MachineID) == nil { // else one of them is refused
 					less = less.without(w.vs, r.MachineID)
 				}
 			}

@@ -92,7 +92,7 @@ func (r *Runtime) place(id int) plumbing.Place {
 func (vs VirtualServer) resolved(machineID string) VirtualServer {
 	vs.Interfaces = slices.Clone(vs.Interfaces)
 	for k := range vs.Interfaces {
-		if i := &vs.Interfaces[k]; i.MAC.IsZero() {
+		if i := &vs.Interfaces[k]; i.MAC.IsZero() && i.HasOwnMAC() {
 			i.MAC = plumbing.DeriveMAC(machineID, vs.Namespace(), i.Name)
 		}
 	}

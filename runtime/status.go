@@ -62,7 +62,8 @@ type InterfaceStatus struct {
 	Up        bool           `json:"up"`
 	Addresses []netip.Prefix `json:"addresses"`
 	Gateways  []netip.Addr   `json:"gateways"`
-	Mode      plumbing.Mode  `json:"mode,omitempty"` // a macvlan's, unless it is bridge
+	Mode      plumbing.Mode  `json:"mode,omitempty"` // unless it is its kind's first
+	Sources   []plumbing.MAC `json:"sources,omitempty"`
 	RA        bool           `json:"ra,omitempty"`
 	Metric    int            `json:"metric,omitempty"`
 	Table     int            `json:"table,omitempty"` // its own, whether asked for or not
@@ -152,7 +153,7 @@ func interfaceStatus(i plumbing.Interface, table int, have plumbing.State) Inter
 		Name: i.Name, Port: i.Port, VLAN: i.VLAN, Kind: cmp.Or(i.Kind, plumbing.Macvlan), MAC: i.MAC, MTU: i.MTU,
 		Addresses: append([]netip.Prefix{}, i.Addresses...),
 		Gateways:  append([]netip.Addr{}, i.Gateways...),
-		Mode:      i.Mode, RA: i.RA, Metric: i.Metric, Table: table, Realm: i.Realm,
+		Mode:      i.Canonical().Mode, Sources: i.Sources, RA: i.RA, Metric: i.Metric, Table: table, Realm: i.Realm,
 	}
 	below, _ := have.Below(i)
 	s.Link = below.Name

@@ -228,13 +228,7 @@ func free(vs VirtualServer, others []VirtualServer, machineID string) error {
 func (vs VirtualServer) record() []byte {
 	vs.Interfaces = slices.Clone(vs.Interfaces)
 	for k := range vs.Interfaces {
-		i := &vs.Interfaces[k]
-		if i.Kind == plumbing.Macvlan {
-			i.Kind = ""
-		}
-		if i.Mode == plumbing.Bridge {
-			i.Mode = ""
-		}
+		vs.Interfaces[k] = vs.Interfaces[k].Canonical()
 	}
 	if vs.Name == vs.Namespace() {
 		vs.Name = ""

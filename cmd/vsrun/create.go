@@ -37,7 +37,9 @@ A document (-f) is YAML or JSON:
       port: eth1               # on the host
       vlan: 10                 # or [100, 10]: outer and inner (802.1ad)
       kind: macvlan            # or vlan: the VLAN is its alone
-      mode: bridge             # whom on the port it reaches: all in this mode; private: none; vepa: by the switch
+      mode: bridge             # whom on the port it reaches: all in this mode; private: none; vepa: by the switch;
+                               # source: who is in sources; passthru: it is alone there, and has its MAC
+      sources: [02:00:5e:10:00:01]  # with mode source: receive from these alone
       mac: 02:00:5e:10:00:08   # derived when left out
       mtu: 1500                # the port's when left out
       addresses: [192.0.2.8/24, "2001:db8::8/64"]

@@ -16,6 +16,7 @@ type interfaceFlags struct {
 	port, vlan, kind, ifname     string
 	mode                         string
 	mac                          string
+	sources                      []string
 	mtu, metric, table, realm    int
 	ra                           bool
 	addresses, gateways, routeTo []string
@@ -26,7 +27,8 @@ func (f *interfaceFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.port, "port", "", "the host's device that the interface sits on")
 	flags.StringVar(&f.vlan, "vlan", "", "the VLAN of the port, such as 10, or 100.10 for one inside another (802.1ad)")
 	flags.StringVar(&f.kind, "kind", "", "how it sits there: macvlan, or vlan for a VLAN that it shares with nobody (default macvlan)")
-	flags.StringVar(&f.mode, "mode", "", "whom on the port a macvlan reaches: bridge (all in this mode), private (none), vepa (whom the switch lets it) (default bridge)")
+	flags.StringVar(&f.mode, "mode", "", "whom on the port a macvlan reaches: bridge (all in this mode), private (none), vepa (whom the switch lets it), source (whom --source names), passthru (it is alone there, and has its MAC) (default bridge)")
+	flags.StringArrayVar(&f.sources, "source", nil, "a MAC that a macvlan in mode source receives from; repeatable")
 	flags.StringVar(&f.ifname, "ifname", "", "its name inside (default the first free of eth0, eth1, …)")
 	flags.StringArrayVar(&f.addresses, "address", nil, "address with prefix length, such as 192.0.2.8/24; repeatable")
 	flags.StringArrayVar(&f.gateways, "gateway", nil, "default gateway; one IPv4, one IPv6")
@@ -43,7 +45,7 @@ func (f *interfaceFlags) register(c *cobra.Command) {
 // nothing may be said about one.
 func (f *interfaceFlags) parse(others plumbing.Network) ([]plumbing.Interface, []plumbing.Route, error) {
 	if f.port == "" {
-		if f.vlan+f.kind+f.mode+f.ifname+f.mac != "" || f.mtu != 0 || f.metric != 0 || f.table != 0 || f.realm != 0 || f.ra || len(f.addresses)+len(f.gateways)+len(f.routeTo) > 0 {
+		if f.vlan+f.kind+f.mode+f.ifname+f.mac != "" || f.mtu != 0 || f.metric != 0 || f.table != 0 || f.realm != 0 || f.ra || len(f.sources)+len(f.addresses)+len(f.gateways)+len(f.routeTo) > 0 {
 			return nil, nil, usagef("an interface needs --port, the host's device that it sits on")
 		}
 		return nil, nil, nil
@@ -62,6 +64,13 @@ func (f *interfaceFlags) parse(others plumbing.Network) ([]plumbing.Interface, [
 		if i.MAC, err = plumbing.ParseMAC(f.mac); err != nil {
 			return nil, nil, usageError{err}
 		}
+	}
+	for _, s := range f.sources {
+		m, err := plumbing.ParseMAC(s)
+		if err != nil {
+			return nil, nil, usageError{err}
+		}
+		i.Sources = append(i.Sources, m)
 	}
 	for _, s := range f.addresses {
 		p, err := parsePrefix(s)

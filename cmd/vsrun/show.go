@@ -114,6 +114,9 @@ func showTable(w io.Writer, s runtime.Status) {
 		if i.Mode != "" {
 			fmt.Fprintf(w, "  mode\t%s\n", i.Mode)
 		}
+		for _, m := range i.Sources {
+			fmt.Fprintf(w, "  source\t%s\n", m)
+		}
 		if i.RA {
 			fmt.Fprintln(w, "  ra\ttrue")
 		}
