@@ -28,11 +28,13 @@ func (h *Handle) Depart(ctx context.Context, have State) (Departure, error) {
 	d := Departure{Place: h.place}
 	var err error
 	for _, l := range have.Links {
+		how, ours := l.ending()
 		switch {
 		case l.Parent == 0: // it sits on another one inside, and has nothing on a port
-		case l.Kind == Vlan && !l.Up: // which would keep its VLAN, and no MAC that shows it
+		case !ours:
+		case how != goesDown && !(l.Kind == Vlan && l.Up): // it has no MAC on the port that shows it
 			err = errors.Join(err, delLink{dev: l.Name}.apply(ctx, h))
-		case l.Kind == Macvlan || l.Kind == Vlan:
+		default:
 			d.links = append(d.links, l)
 		}
 	}

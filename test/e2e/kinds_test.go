@@ -129,3 +129,16 @@ func TestPassthru(t *testing.T) {
 	}
 	s.again(t, "192.0.2.8")
 }
+
+// Many of them are destroyed at once, and nothing is left of any either.
+func TestKindsDepart(t *testing.T) {
+	s := newSite(t, "eth1", "eth2")
+	for range 5 {
+		s.MustVsrun(t, "create", "8", "--no-probe", "--port", "eth1", "--mode", "passthru", "--address", "192.0.2.8/24")
+		s.MustVsrun(t, "create", "9", "--no-probe", "--port", "eth2", "--address", "192.0.2.9/24")
+		s.MustVsrun(t, "destroy", "8", "9")
+		if leaks := s.Leaks(); leaks != "" {
+			t.Errorf("it leaves\n%s", leaks)
+		}
+	}
+}
