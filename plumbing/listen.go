@@ -35,11 +35,18 @@ type rawConn interface {
 
 // A Notice is one thing that has been changed.
 type Notice struct {
-	Namespace int    // its id as Follow gives it, or Host
-	Topic     Topic  // OfLink, OfAddress, OfRoute, OfRule, OfSysctl, or OfNamespace: one is gone, and its id free
-	Gone      bool   // it has been deleted
-	Index     int    // of the link that it is about, 0 where it is about none
-	Link      *Heard // for a link
+	Namespace int      // its id as Follow gives it, or Host
+	Topic     Topic    // OfLink, OfAddress, OfRoute, OfRule, OfSysctl, or OfNamespace: one is gone, and its id free
+	Gone      bool     // it has been deleted
+	Index     int      // of the link that it is about, 0 where it is about none
+	Link      *Heard   // for a link
+	Counted   *Counted // by a link that is gone, at its end
+}
+
+// Counted is what a link has counted, as /proc/net/dev would tell it.
+type Counted struct {
+	RxBytes, RxPackets, RxErrors, RxDropped uint64
+	TxBytes, TxPackets, TxErrors, TxDropped uint64
 }
 
 // Host is the Namespace of what happens on the host.
@@ -239,6 +246,9 @@ func decodeNotice(kind uint16, body []byte) (n Notice, ok bool) {
 		}
 		n = Notice{Topic: OfLink, Gone: kind == unix.RTM_DELLINK, Index: int(binary.NativeEndian.Uint32(body[4:]))}
 		n.Link = decodeHeard(body)
+		if n.Gone {
+			n.Counted = decodeCounted(body)
+		}
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		n = Notice{Topic: OfAddress, Gone: kind == unix.RTM_DELADDR}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
@@ -299,6 +309,22 @@ func decodeHeard(body []byte) *Heard {
 		}
 	})
 	return h
+}
+
+// decodeCounted reads struct rtnl_link_stats64; nil where there is none.
+func decodeCounted(body []byte) (c *Counted) {
+	eachAttr(body[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) {
+		if typ != unix.IFLA_STATS64 || len(value) < 16*8 {
+			return
+		}
+		at := func(k int) uint64 { return binary.NativeEndian.Uint64(value[8*k:]) }
+		const missed = 15 // for want of a buffer
+		c = &Counted{
+			RxPackets: at(0), TxPackets: at(1), RxBytes: at(2), TxBytes: at(3),
+			RxErrors: at(4), TxErrors: at(5), RxDropped: at(6) + at(missed), TxDropped: at(7),
+		}
+	})
+	return c
 }
 
 // text is a string of the kernel's, without its final zero.

@@ -98,6 +98,11 @@ func (r *Runtime) leaving(h *plumbing.Handle, vs VirtualServer) func(dev ...stri
 	}
 }
 
+// LinkEnded says what an interface inside had counted when somebody deleted it.
+func (r *Runtime) LinkEnded(id int, name string, last plumbing.Counted) {
+	r.Store.Ledgers().Ended(id, name, stats.Counters(last))
+}
+
 func (r *Runtime) warn(err error) {
 	if err != nil && r.Warn != nil {
 		r.Warn(err)

@@ -168,6 +168,7 @@ func (a *Agent) follow(id int) {
 	}
 	s.ns, s.lost = now, map[int]bool{}
 	a.world.unfollow(s)
+	a.runtime.Store.Ledgers().Unheard(id)
 	a.mark(subject{id: id}, settle)
 	if now == (inode{}) {
 		return
@@ -250,10 +251,16 @@ func (a *Agent) takeSysctls(heard []int) {
 func (a *Agent) takeInside(id int, n plumbing.Notice) {
 	s, lost := subject{id: id}, a.world.servers[id].lost
 	a.mark(s, settle)
+	if n.Link != nil && !n.Gone {
+		a.runtime.Store.Ledgers().Begun(id, n.Link.Name)
+	}
 	switch {
 	case n.Link == nil:
 	case n.Gone:
 		delete(lost, n.Index)
+		if n.Counted != nil {
+			a.runtime.LinkEnded(id, n.Link.Name, *n.Counted)
+		}
 	case n.Link.Carrier && lost[n.Index]:
 		delete(lost, n.Index)
 		a.announce[s] = true

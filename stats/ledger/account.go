@@ -134,7 +134,7 @@ func (a *account) again(now *reading) {
 	for _, was := range a.Last.Links {
 		i := slices.IndexFunc(now.Links, func(l link) bool { return l.Name == was.Name })
 		switch {
-		case i < 0 || remade(was.Counters, now.Links[i].Counters):
+		case !now.goesOn(was):
 			a.add([]link{was}, mib{})
 			lost = lost || !was.Closed
 			counted = counted || i >= 0

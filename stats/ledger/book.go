@@ -33,6 +33,7 @@ type Book struct {
 
 	accounts cache[account]
 	readings cache[readings]
+	ends     ends
 }
 
 // A Source is a virtual server, the interfaces that it is meant to have, and what
@@ -201,12 +202,17 @@ func (b *Book) change(ctx context.Context, s Source, fn func(a *account, now rea
 	if a == nil {
 		return cannot("keep", s.ID, errors.Join(spoiled, err))
 	}
+	ended := b.ends.of(s.ID)
+	a.took(now, ended)
 	if err := fn(a, now); err != nil {
 		return err
 	}
 	a.tidy(s.Wanted)
 	if a.dirty {
 		err = errors.Join(err, b.save(s.ID, a))
+	}
+	if err == nil {
+		b.ends.drop(s.ID, ended)
 	}
 	return cannot("keep", s.ID, errors.Join(spoiled, err))
 }
@@ -289,6 +295,8 @@ func (b *Book) checkpoint(s Source, all, fresh readings) error {
 	if a == nil {
 		return err
 	}
+	ended := b.ends.of(s.ID)
+	a.took(now, ended)
 	a.seen(now)
 	a.tidy(s.Wanted)
 	if a.dirty {
@@ -297,6 +305,7 @@ func (b *Book) checkpoint(s Source, all, fresh readings) error {
 			return errors.Join(err, failed)
 		}
 	}
+	b.ends.drop(s.ID, ended)
 	fresh.put(s.ID, a)
 	return err
 }

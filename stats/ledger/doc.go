@@ -7,7 +7,8 @@
 // the network ([Book.Opening]), when its links are down and not yet deleted, so that
 // nothing can be counted any more ([Book.Leaving], [Book.Closing]), and every now and then
 // ([Book.Checkpoint]). A life, or an interface, that ends without having been closed
-// is a gap, which is told: what it counted after its last reading is missing.
+// is a gap, which is told: what it counted after its last reading is missing. But for
+// interfaces whose end somebody has heard of from the kernel ([Book.Ended]).
 //
 // A virtual server's account is a file of its own, and the readings that checkpoints
 // take are one file for all, so that one write does for any number of virtual

@@ -24,6 +24,8 @@ type world struct {
 	book *Book
 	now  time.Time
 
+	notices []func() // of links that have come and gone, for vsd to hear
+
 	document []string
 	life     string // "" while there is no namespace
 	lives    int
@@ -135,6 +137,7 @@ func (w *world) enable() {
 		if w.life == "" {
 			w.lives++
 			w.life, w.links, w.octets = fmt.Sprint("life ", w.lives), map[string]*device{}, 0
+			w.notices = append(w.notices, func() { w.book.Unheard(8) })
 		}
 		for name := range w.links {
 			if !slices.Contains(w.document, name) {
@@ -144,6 +147,7 @@ func (w *world) enable() {
 		for _, name := range w.document {
 			if w.links[name] == nil {
 				w.links[name] = &device{}
+				w.notices = append(w.notices, func() { w.book.Begun(8, name) })
 			}
 			w.links[name].up = true
 			w.killed()
@@ -161,6 +165,7 @@ func (w *world) remake() {
 		for _, name := range slices.Sorted(maps.Keys(w.links)) {
 			w.close(name)
 			w.links[name] = &device{up: true}
+			w.notices = append(w.notices, func() { w.book.Begun(8, name) })
 		}
 	})
 }
@@ -191,7 +196,25 @@ func (w *world) delete(name string, closing func(context.Context, Source, ...str
 	w.killed()
 	w.check(closing(w.Context(), w.source(), name))
 	w.killed()
+	w.remove(name)
+}
+
+func (w *world) remove(name string) {
+	last := w.links[name].Counters
 	delete(w.links, name)
+	w.notices = append(w.notices, func() { w.book.Ended(8, name, last) })
+}
+
+// hear is what vsd does, unless there was too much to be heard.
+func (w *world) hear() {
+	if rapid.IntRange(0, 5).Draw(w.T, "missed") == 0 {
+		w.book.Unheard(8)
+		w.notices = nil
+	}
+	for _, tell := range w.notices {
+		tell()
+	}
+	w.notices = nil
 }
 
 // close deletes an interface of a virtual server that stays.
@@ -244,6 +267,7 @@ func (w *world) errorsBeginAgain() {
 	}
 }
 
+// vanish is nothing that is heard: the namespace has lost its id before its links.
 func (w *world) vanish() {
 	w.life, w.links = "", nil
 }
@@ -252,11 +276,12 @@ func (w *world) vanish() {
 func (w *world) unlink() {
 	names := slices.DeleteFunc(slices.Sorted(maps.Keys(w.links)), func(name string) bool { return !w.links[name].read })
 	if len(names) > 0 {
-		delete(w.links, rapid.SampledFrom(names).Draw(w.T, "link"))
+		w.remove(rapid.SampledFrom(names).Draw(w.T, "link"))
 	}
 }
 
 func (w *world) checkpoint() {
+	w.hear()
 	completed := w.do(func() { w.check(w.book.Checkpoint(w.Context(), []Source{w.source()})) })
 	if !completed || w.warned {
 		return
@@ -338,7 +363,7 @@ func TestModel(t *testing.T) {
 		ops := map[string]func(){
 			"enable": w.enable, "disable": w.disable, "change": w.change, "checkpoint": w.checkpoint,
 			"traffic": w.traffic, "errors": w.errorsBeginAgain,
-			"remake": w.remake, "fail": w.fail, "vanish": w.vanish, "unlink": w.unlink,
+			"remake": w.remake, "hear": w.hear, "fail": w.fail, "vanish": w.vanish, "unlink": w.unlink,
 		}
 		names := slices.Sorted(maps.Keys(ops))
 		if !w.do(w.enableFirst) {

@@ -227,6 +227,20 @@ func TestLedgerGaps(t *testing.T) {
 	a.check(t, "its interface was deleted")
 	a.expectGaps(t, "its interface was deleted", 2)
 
+	// With vsd, which hears what it had counted, nothing is lost.
+	vsd = startVSD(t, a.Host)
+	a.send(t)
+	a.In("vs8").Run(t, "ip", "link", "del", "eth0")
+	soon(t, func() error {
+		if r := a.Vsrun("diff", "8"); r.Code != 0 {
+			return errors.New(r.Stdout)
+		}
+		return nil
+	})
+	vsd.Stop()
+	a.check(t, "its interface was deleted beside vsd")
+	a.expectGaps(t, "its interface was deleted beside vsd", 2)
+
 	// What was not put on the network has nothing to lose.
 	a.MustVsrun(t, "disable", "8")
 	a.client.Run(t, "ip", "address", "add", "192.0.2.8/32", "dev", "eth0")
