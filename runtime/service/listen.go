@@ -36,6 +36,9 @@ func (s Socket) kind() int {
 
 func (s Socket) String() string { return s.Stream + s.Datagram }
 
+// same reports whether both are one socket, whatever it is called.
+func (s Socket) same(o Socket) bool { return s.Stream == o.Stream && s.Datagram == o.Datagram }
+
 // port is the TCP port that it listens on, 0 for none.
 func (s Socket) port() int {
 	if s.Stream == "" {
@@ -92,7 +95,7 @@ func validateSockets(s Service, add func(path string, err error)) {
 	for i, one := range s.Sockets {
 		at := fmt.Sprintf("sockets[%d]", i)
 		add(at, one.validate())
-		if slices.ContainsFunc(s.Sockets[:i], func(o Socket) bool { return o.Stream == one.Stream && o.Datagram == one.Datagram }) {
+		if slices.ContainsFunc(s.Sockets[:i], one.same) {
 			add(at, fmt.Errorf("%s is there twice", one))
 		}
 		if port := one.port(); port != 0 && (port == s.Ready.TCP || port == s.Health.TCP) {
@@ -284,11 +287,10 @@ func (u *unit) listen() error {
 func (s *supervisor) handOver(units []*unit, want []Service) {
 	for k, u := range units {
 		for _, socket := range want[k].Sockets {
-			same := func(o Socket) bool { return o.Stream == socket.Stream && o.Datagram == socket.Datagram }
 			for _, from := range s.units {
-				i := slices.IndexFunc(from.listeners, func(l listener) bool { return same(l.Socket) })
+				i := slices.IndexFunc(from.listeners, func(l listener) bool { return socket.same(l.Socket) })
 				to := slices.Index(units, from)
-				if i < 0 || from != u && to >= 0 && slices.ContainsFunc(want[to].Sockets, same) {
+				if i < 0 || from != u && to >= 0 && slices.ContainsFunc(want[to].Sockets, socket.same) {
 					continue
 				}
 				u.listeners = append(u.listeners, listener{socket, from.listeners[i].fd})
@@ -297,6 +299,17 @@ func (s *supervisor) handOver(units []*unit, want []Service) {
 			}
 		}
 	}
+}
+
+// elsewhere reports whether a program that has been asked to end has a socket that the unit
+// is to have: both would take connections from it.
+func (s *supervisor) elsewhere(u *unit) bool {
+	return slices.ContainsFunc(s.units, func(o *unit) bool {
+		ends := o != u && (o.state == Stopping || o.state == Restarting)
+		return ends && slices.ContainsFunc(o.launched.Sockets, func(had Socket) bool {
+			return slices.ContainsFunc(u.service.Sockets, had.same)
+		})
+	})
 }
 
 // unlisten closes the unit's sockets: who connects is refused.

@@ -317,6 +317,34 @@ func TestSocketsMove(t *testing.T) {
 	}
 }
 
+// Who is to have a socket is started when the program that had it has ended, in whatever order
+// they are: no connection is taken by one that is about to go.
+func TestSocketsHaveOneProgram(t *testing.T) {
+	v := up(t)
+	v.output("ip link set lo up")
+	slow := func(name, port string) Service {
+		s := sh(name, `[ ! -e /run/had`+port+` ] || ! kill -0 $(cat /run/had`+port+`) 2>/dev/null || exit 1
+echo $$ >/run/had`+port+`; echo alone; trap 'sleep 0.3; exit 0' TERM; while :; do sleep 0.01; done`)
+		s.Sockets, s.Restart, s.Ready.Output = []Socket{{Stream: port}}, RestartNever, "alone"
+		return s
+	}
+	for _, list := range [][]Service{
+		{slow("a", "8000"), slow("b", "8001")},
+		{slow("a", "8001"), slow("b", "8000")}, // swapped
+		{slow("c", "8000"), slow("b", "8001")}, // b takes a's, which goes
+		{slow("c", "8001")},
+	} {
+		if err := v.Set(t.Context(), list); err != nil {
+			t.Error(err)
+		}
+		for _, one := range list {
+			if got := v.unit(one.Name); got.State != Running {
+				t.Errorf("%s is %v: %s", one.Name, got.State, got.Last)
+			}
+		}
+	}
+}
+
 // Services may write where a socket is to be, and lay symlinks there; the init, which
 // may write everywhere, follows none.
 func TestSocketsFollowNoSymlink(t *testing.T) {

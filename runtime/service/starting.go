@@ -13,7 +13,7 @@ import (
 // clear reports whether all that the unit is started after is ready, and nothing of
 // its earlier life is left, such as a child that still listens on its port.
 func (s *supervisor) clear(u *unit) bool {
-	return s.ending == nil && !s.lingers(u) && !slices.ContainsFunc(u.service.After, func(name string) bool {
+	return s.ending == nil && !s.lingers(u) && !s.elsewhere(u) && !slices.ContainsFunc(u.service.After, func(name string) bool {
 		o := s.find(name)
 		return o == nil || o.state != Running && o.state != Finished
 	})
