@@ -93,7 +93,11 @@ func makesNetworks(t *testing.T, host *lab.Host) {
 				}
 				h.Close()
 			}
-			for _, c := range serverSysctls {
+			sysctls := firstSysctls
+			if slices.ContainsFunc(tt.want.Interfaces, Interface.hasIPv6) {
+				sysctls = serverSysctls
+			}
+			for _, c := range sysctls {
 				if got := host.In("vs8").Run(t, "cat", c.path()); got != c.value+"\n" {
 					t.Errorf("%s is %s, want %s", c.key, got, c.value)
 				}

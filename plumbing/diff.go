@@ -201,8 +201,19 @@ func (d *differ) namespace() {
 	if d.have.Holder != 0 {
 		d.add(republish{d.have.Holder})
 	}
+	d.sysctls(firstSysctls)
+	lo, _ := d.have.Link("lo")
+	if mark := d.place.mark(""); lo.Alias != mark {
+		d.add(markLink{"lo", mark, lo.Alias})
+	}
+	if !lo.Up {
+		d.add(upLoopback{})
+	}
+}
+
+func (d *differ) sysctls(list []sysctl) {
 	var s setSysctls
-	for _, c := range serverSysctls {
+	for _, c := range list {
 		was, known := d.have.Sysctls[c.key]
 		if !d.have.Features.offered(c) || was == c.value {
 			continue
@@ -214,13 +225,6 @@ func (d *differ) namespace() {
 	}
 	if len(s.set) > 0 {
 		d.add(s)
-	}
-	lo, _ := d.have.Link("lo")
-	if mark := d.place.mark(""); lo.Alias != mark {
-		d.add(markLink{"lo", mark, lo.Alias})
-	}
-	if !lo.Up {
-		d.add(upLoopback{})
 	}
 }
 
@@ -305,6 +309,9 @@ func (d *differ) links() {
 		if !link.Up {
 			d.add(upLink{i.Name, i.Port, i.MAC})
 		}
+	}
+	if slices.ContainsFunc(d.want.Interfaces, Interface.hasIPv6) {
+		d.sysctls(ip6Sysctls)
 	}
 }
 

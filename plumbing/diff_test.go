@@ -70,12 +70,12 @@ func present(change func(*State)) State {
 const (
 	sysctl4 = "net.ipv4.ip_forward=0 net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.all.rp_filter=2 " +
 		"net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.all.accept_source_route=0 net.ipv4.conf.all.promote_secondaries=1 net.ipv4.conf.all.arp_notify=1 net.ipv4.conf.default.accept_redirects=0"
-	sysctl6 = " net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.autoconf=0 net.ipv6.conf.default.accept_redirects=0 net.ipv6.conf.default.addr_gen_mode=0 net.ipv6.conf.default.use_tempaddr=0 net.ipv6.conf.all.ndisc_notify=1 net.ipv6.conf.all.forwarding=0 net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.all.keep_addr_on_down=1"
+	sysctl6 = " net.ipv6.conf.default.disable_ipv6=0 net.ipv6.conf.default.accept_ra=0 net.ipv6.conf.default.autoconf=0 net.ipv6.conf.default.accept_redirects=0 net.ipv6.conf.default.addr_gen_mode=0 net.ipv6.conf.default.use_tempaddr=0 net.ipv6.conf.all.forwarding=0 net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.all.keep_addr_on_down=1"
 	sysctlO = " net.ipv6.conf.all.optimistic_dad=1 net.ipv6.conf.all.use_optimistic=1"
 )
 
 func announced(where, dev string, mac MAC) string {
-	return "# tells the segment: " + where + " on " + dev + "\n" + strings.Repeat(fmt.Sprintf("ip -n vs8 link set dev %s address %s\n", dev, mac), 3)
+	return "# tells the segment: " + where + " on " + dev + fmt.Sprintf("\nip -n vs8 link set dev %s address %s\n", dev, mac)
 }
 
 func TestDiff(t *testing.T) {
@@ -111,7 +111,8 @@ ip -n vs8 link set dev eth0 up
 			return n
 		}(),
 		have: absent(),
-		plan: made + link + `# asked of the segment first: is anybody at 192.0.2.8, 2001:db8::8 on eth0?
+		plan: made + link + `ip netns exec vs8 sysctl -qw net.ipv6.conf.all.ndisc_notify=1
+# asked of the segment first: is anybody at 192.0.2.8, 2001:db8::8 on eth0?
 ip -n vs8 address add 192.0.2.8/24 broadcast + dev eth0
 ip -n vs8 address add 2001:db8::8/64 dev eth0 nodad
 ip -n vs8 route add default via 192.0.2.1 dev eth0 proto 118

@@ -22,6 +22,7 @@ type Handle struct {
 	inside  *netlinkSocket // nil while the namespace is absent, as ns
 	ns      *nsutil.Namespace
 	holder  int            // see Adopt
+	proc    *procfs        // for all visits of its life
 	indexes map[string]int // of links inside, as far as asked for
 
 	// Settled, where there is one, is called when all links are in place, before
@@ -44,7 +45,7 @@ func Open(place Place) (*Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Handle{place: place, host: host}
+	h := &Handle{place: place, host: host, proc: holdProcfs()}
 	ns, err := nsutil.Open(place.Path())
 	if err == nil {
 		err = h.enter(ns)
@@ -71,7 +72,9 @@ func OpenHost() (*Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return (&Handle{host: host}).onHost(), nil
+	h := (&Handle{host: host}).onHost()
+	h.proc = holdProcfs()
+	return h, nil
 }
 
 // Close lets go of everything. A namespace that was made and not published
@@ -79,6 +82,7 @@ func OpenHost() (*Handle, error) {
 func (h *Handle) Close() {
 	h.leave()
 	h.host.close()
+	h.proc.giveBack()
 }
 
 // onHost is a handle whose inside is the host: for steps that work there.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
@@ -46,10 +45,12 @@ func (h *Handle) Observe(want Network) (State, error) {
 }
 
 func features() Features {
-	there := func(path string) bool { _, err := os.Stat(path); return err == nil }
+	var dir sysctlDir
+	defer dir.close()
+	there := func(key string) bool { value, _ := dir.read(sysctl{key: key}); return value != "" }
 	return Features{
-		IPv6:          there("/proc/sys/net/ipv6/conf"),
-		OptimisticDAD: there("/proc/sys/net/ipv6/conf/all/optimistic_dad"),
+		IPv6:          there("net.ipv6.conf.all.disable_ipv6"),
+		OptimisticDAD: there("net.ipv6.conf.all.optimistic_dad"),
 	}
 }
 

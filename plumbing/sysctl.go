@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,10 @@ type sysctl struct{ key, value string }
 // to "default" too, before any interface is there. IPv4's start as copies of
 // the host's, so even the kernel's own defaults are written. Those of one directory follow
 // each other (see sysctlDir).
-var serverSysctls = []sysctl{
+var serverSysctls = slices.Concat(firstSysctls, ip6Sysctls)
+
+// firstSysctls are set before any link is there.
+var firstSysctls = []sysctl{
 	// A server, not a router.
 	{"net.ipv4.ip_forward", "0"},
 	// Two interfaces on one subnet: each answers for its own addresses only.
@@ -46,7 +50,6 @@ var serverSysctls = []sysctl{
 	// it was each time (EUI-64), and there are no others beside them (RFC 8981).
 	{"net.ipv6.conf.default.addr_gen_mode", "0"},
 	{"net.ipv6.conf.default.use_tempaddr", "0"},
-	{"net.ipv6.conf.all.ndisc_notify", "1"},
 	{"net.ipv6.conf.all.forwarding", "0"},
 	{"net.ipv6.conf.all.disable_ipv6", "0"},
 	// IPv6 addresses survive link down and up, as IPv4's do.
@@ -56,6 +59,11 @@ var serverSysctls = []sysctl{
 	{"net.ipv6.conf.all.optimistic_dad", "1"},
 	{"net.ipv6.conf.all.use_optimistic", "1"},
 }
+
+// ip6Sysctls are for who has IPv6 addresses to announce, when the links are up: by then the
+// kernel would announce the link-local address of each, for which nobody waits, and every
+// neighbour on the port would get a copy.
+var ip6Sysctls = []sysctl{{"net.ipv6.conf.all.ndisc_notify", "1"}}
 
 // raSysctls have an interface heed what routers say, and give itself addresses by it, or
 // not; and let one be its default gateway, or not. With slashes a key may have a name with
@@ -112,6 +120,7 @@ func (c sysctl) read() (string, error) {
 // time goes by on the way there, and each namespace has twenty. Package os would make each
 // file known to the runtime's poller, too.
 type sysctlDir struct {
+	proc *procfs
 	path string
 	fd   int
 }
@@ -119,8 +128,14 @@ type sysctlDir struct {
 func (d *sysctlDir) open(c sysctl, flags int) (fd int, err error) {
 	dir, file := filepath.Split(c.path())
 	if dir != d.path {
-		d.close()
-		if d.fd, err = unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		if d.path != "" {
+			unix.Close(d.fd)
+			d.path = ""
+		}
+		if d.proc == nil {
+			d.proc = visitProcfs()
+		}
+		if d.fd, err = d.proc.open(dir); err != nil {
 			return -1, err
 		}
 		d.path = dir
@@ -132,7 +147,10 @@ func (d *sysctlDir) close() {
 	if d.path != "" {
 		unix.Close(d.fd)
 	}
-	d.path = ""
+	if d.proc != nil {
+		d.proc.giveBack()
+	}
+	*d = sysctlDir{}
 }
 
 func (d *sysctlDir) write(c sysctl) error {

@@ -183,14 +183,14 @@ func (q question) listen(ctx context.Context) error {
 	}
 }
 
-// announceCount is how often an address is announced: once in three may be
-// lost.
-const announceCount = 3
-
 // announce tells the segment where the addresses of a link are now. Giving a link
 // the MAC that it has makes the kernel say so (NETDEV_CHANGEADDR, with arp_notify
 // and ndisc_notify set); closing a packet socket of our own would wait 10 ms for
 // the kernel's readers. It never fails: without, the addresses work later.
+//
+// Once: each neighbour on the port gets a copy before the request returns (macvlan_broadcast),
+// which is most of the time that a thousandth virtual server takes to make. A second
+// one in the same instant would be lost with the first.
 type announce struct{ announcement }
 
 func (s announce) String() string { return "announce " + s.announcement.String() }
@@ -198,13 +198,12 @@ func (s announce) undo() Step     { return nil }
 
 func (s announce) Command(p Place) string {
 	line := fmt.Sprintf("%s link set dev %s address %s", p.in("ip"), quote(s.dev), s.mac)
-	return "# tells the segment: " + s.announcement.String() + "\n" +
-		strings.Join(slices.Repeat([]string{line}, announceCount), "\n")
+	return "# tells the segment: " + s.announcement.String() + "\n" + line
 }
 
 func (s announce) apply(_ context.Context, h *Handle) error {
 	if index, err := h.index(s.dev); err == nil {
-		h.inside.do(slices.Repeat([]message{linkMAC(index, s.mac)}, announceCount)...)
+		h.inside.one(linkMAC(index, s.mac))
 	}
 	return nil
 }

@@ -174,8 +174,7 @@ func refusesAddressInUse(t *testing.T, host *lab.Host, client *lab.Client) {
 	}
 }
 
-// The segment hears of new addresses, and so that one frame may be lost,
-// several times.
+// The segment hears of new addresses.
 func announces(t *testing.T, _ *lab.Host, client *lab.Client) {
 	heard := client.Capture(t)
 	want := eth0(func(i *Interface) { i.Addresses = prefixes("192.0.2.8/24", "2001:db8::8/64") })
@@ -185,8 +184,8 @@ func announces(t *testing.T, _ *lab.Host, client *lab.Client) {
 	})
 	announced := func(words ...string) {
 		for _, a := range words {
-			if got := heard.Await(announceCount, 10*time.Second, lab.Announces(a), lab.From(mac8.String())); len(got) < announceCount {
-				t.Errorf("%s was announced %d times, want %d: %v", a, len(got), announceCount, heard.Frames())
+			if got := heard.Await(1, 10*time.Second, lab.Announces(a), lab.From(mac8.String())); len(got) < 1 {
+				t.Errorf("%s was not announced: %v", a, heard.Frames())
 			}
 		}
 	}

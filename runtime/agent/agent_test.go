@@ -56,8 +56,8 @@ func TestAnnounces(t *testing.T) {
 	heard := s.client.Capture(t)
 	s.segment.SetCarrier(t, "eth1", true)
 	for _, addr := range []string{"192.0.2.8", "2001:db8::8", "192.0.2.9"} {
-		if got := heard.Await(3, 10*time.Second, lab.Announces(addr)); len(got) < 3 {
-			t.Errorf("%s was announced %d times: %v", addr, len(got), heard.Frames())
+		if got := heard.Await(1, 10*time.Second, lab.Announces(addr)); len(got) < 1 {
+			t.Errorf("%s was not announced: %v", addr, heard.Frames())
 		}
 	}
 	d.await(t, "of the announcement", about("vs8", agent.Announced))
