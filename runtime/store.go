@@ -103,7 +103,9 @@ func readRecord(path string) ([]byte, error) {
 	case fi.Size() > maxRecord:
 		return nil, fmt.Errorf("it has %d bytes", fi.Size())
 	}
-	return io.ReadAll(f)
+	text := bytes.NewBuffer(make([]byte, 0, fi.Size()+bytes.MinRead))
+	_, err = text.ReadFrom(f)
+	return text.Bytes(), err
 }
 
 func decodeRecord(text []byte) (VirtualServer, error) {
@@ -197,9 +199,20 @@ func (s *Store) claim(ctx context.Context, vs VirtualServer, machineID string) e
 		return err
 	}
 	defer unlock()
-	if err := s.free(vs, machineID); err != nil {
+	if m := s.memory.Load(); m != nil {
+		if err := m.refuse(vs, machineID); err != nil {
+			return err
+		}
+		return s.save(vs)
+	}
+	v, err := s.survey(vs, machineID)
+	if err == nil {
+		err = v.refuse(vs)
+	}
+	if err != nil {
 		return err
 	}
+	v.keep()
 	return s.save(vs)
 }
 
@@ -208,11 +221,11 @@ func (s *Store) free(vs VirtualServer, machineID string) error {
 	if m := s.memory.Load(); m != nil {
 		return m.refuse(vs, machineID)
 	}
-	list, err := s.List()
+	v, err := s.survey(vs, machineID)
 	if err != nil {
 		return err
 	}
-	return free(vs, list, machineID)
+	return v.refuse(vs)
 }
 
 // free is the same among others.

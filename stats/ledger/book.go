@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,13 +67,14 @@ var errSpoiled = errors.New("it is spoiled")
 
 func seal(v any) []byte {
 	text, err := json.Marshal(v)
-	if err == nil {
-		text, err = json.Marshal(sealed{crc32.ChecksumIEEE(text), text})
-	}
 	if err != nil {
 		panic(err) // all of its types can be marshalled
 	}
-	return append(text, '\n')
+	return sealText(text)
+}
+
+func sealText(text []byte) []byte {
+	return fmt.Appendf(nil, `{"crc32":%d,"ledger":%s}`+"\n", crc32.ChecksumIEEE(text), text)
 }
 
 func unseal(text []byte, v any) error {
@@ -194,11 +194,14 @@ func (b *Book) change(ctx context.Context, s Source, fn func(a *account, now rea
 	if err != nil {
 		return cannot("keep", s.ID, err)
 	}
-	all, spoiled := b.all()
-	if all == nil {
+	last, spoiled := readings{}, error(nil)
+	if _, err := os.Lstat(b.accountPath(s.ID)); !errors.Is(err, fs.ErrNotExist) { // else it counts for nothing
+		last, spoiled = b.last(s.ID)
+	}
+	if last == nil {
 		return cannot("keep", s.ID, spoiled)
 	}
-	a, err := b.account(s.ID, all, now)
+	a, err := b.account(s.ID, last, now)
 	if a == nil {
 		return cannot("keep", s.ID, errors.Join(spoiled, err))
 	}
@@ -326,18 +329,28 @@ func (b *Book) Forget(ctx context.Context, ids ...int) error {
 		return cannotForget(err)
 	}
 	defer unlock()
-	all, err := b.all()
-	rest := maps.Clone(all)
-	for _, id := range ids {
-		delete(rest, id)
+	text, err := b.Read(b.readingsPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	if err != nil || len(rest) == len(all) {
+	body, ok := unsealText(text)
+	if err == nil && !ok { // somebody may have indented it
+		var all readings
+		if all, err = b.all(); all != nil {
+			body, _ = json.Marshal(all)
+		}
+	}
+	if body == nil {
 		return cannotForget(err)
 	}
-	if len(rest) == 0 {
-		return cannotForget(os.Remove(b.readingsPath()))
+	rest := without(body, ids)
+	switch {
+	case len(rest) == len(body):
+		return cannotForget(err)
+	case string(rest) == "{}":
+		return cannotForget(errors.Join(err, os.Remove(b.readingsPath())))
 	}
-	return cannotForget(b.Replace(b.readingsPath(), seal(rest)))
+	return cannotForget(errors.Join(err, b.Replace(b.readingsPath(), sealText(rest))))
 }
 
 func cannotForget(err error) error {

@@ -36,7 +36,7 @@ func New(t testing.TB) *Host {
 		NetnsDir: netnsDir,
 		t:        t,
 	}
-	h.Keep(filepath.Join(h.StateDir, "lock")) // one for all virtual servers, made once
+	h.Keep(filepath.Join(h.StateDir, "lock"), filepath.Join(h.StateDir, ".claims")) // one for all virtual servers
 	t.Setenv("VSRUN_STATE_DIR", h.StateDir)
 	t.Setenv("VSRUN_RUN_DIR", h.RunDir)
 	t.Setenv("VSRUN_NETNS_DIR", h.NetnsDir)

@@ -1,0 +1,192 @@
+package runtime
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"hash/fnv"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A survey finds those that may have what a virtual server wants, without reading a
+// thousand records for it: beside them is kept what each claims, with what the kernel says
+// of its file, as in git's index. That file is a cache of the program that wrote it: where it
+// is missing, or anything of it does not fit, the records are read. It has sums of claims
+// only; who may have something is read, and judged by the record.
+type survey struct {
+	store     *Store
+	machineID string
+	records   map[int]indexed
+	read      int             // records that were not in the file as they are
+	rivals    []VirtualServer // that may have something
+	errs      []error         // what keeps records from being read
+}
+
+// An indexed is what a record claims, and the file that it was read from.
+type indexed struct {
+	inode         uint64
+	changed, size int64 // in nanoseconds, in bytes
+	claims        []uint64
+}
+
+const surveyFile = ".claims"
+
+// fewRecords are read as fast as the file.
+const fewRecords = 16
+
+// aged is how long ago a record must have been replaced for the next one to have
+// another time: the kernel's clock for files stands still for a tick.
+const aged = 50 * time.Millisecond
+
+// survey is about what vs wants.
+func (s *Store) survey(vs VirtualServer, machineID string) (*survey, error) {
+	v := &survey{store: s, machineID: machineID}
+	dir, err := os.Open(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return v, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { id, _ := RecordOf(name); return id == 0 })
+	if len(names) >= fewRecords {
+		v.load()
+	}
+	fresh := make(map[int]indexed, len(names))
+	wanted := v.sums(vs)
+	for _, name := range names {
+		id, _ := RecordOf(name)
+		var st unix.Stat_t
+		if err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		one, known := v.records[id]
+		known = known && one.inode == st.Ino && one.changed == st.Ctim.Nano() && one.size == st.Size
+		if known && !slices.ContainsFunc(one.claims, func(sum uint64) bool { return slices.Contains(wanted, sum) }) {
+			fresh[id] = one
+			continue
+		}
+		other, err := s.Load(id)
+		switch {
+		case errors.Is(err, ErrNotFound): // destroyed since
+			continue
+		case err != nil:
+			v.errs = append(v.errs, err)
+			continue
+		}
+		v.rivals = append(v.rivals, other)
+		if known {
+			fresh[id] = one
+			continue
+		}
+		v.read++
+		if time.Since(time.Unix(st.Ctim.Unix())) > aged {
+			fresh[id] = indexed{st.Ino, st.Ctim.Nano(), st.Size, v.sums(other)}
+		}
+	}
+	v.records = fresh
+	return v, nil
+}
+
+// refuse reports whose it is when another virtual server has what vs wants.
+func (v *survey) refuse(vs VirtualServer) error {
+	if err := errors.Join(v.errs...); err != nil {
+		return err
+	}
+	slices.SortFunc(v.rivals, func(a, b VirtualServer) int { return a.ID - b.ID })
+	return free(vs, v.rivals, v.machineID)
+}
+
+func (v *survey) sums(vs VirtualServer) (sums []uint64) {
+	for _, one := range vs.resolved(v.machineID).claims() {
+		h := fnv.New64a()
+		h.Write([]byte(one.key))
+		sums = append(sums, h.Sum64())
+	}
+	return sums
+}
+
+var order = binary.LittleEndian
+
+// head tells whose file it is: another program may take other things for claims, and on
+// another machine MACs derive from another id.
+func (v *survey) head() []byte {
+	var st unix.Stat_t
+	if unix.Stat("/proc/self/exe", &st) != nil {
+		return nil
+	}
+	b := order.AppendUint64([]byte("vsrun claims\n"), st.Ino)
+	b = order.AppendUint64(b, uint64(st.Mtim.Nano()))
+	b = order.AppendUint64(b, uint64(st.Size))
+	return append(b, v.machineID...)
+}
+
+// load reads the file; whatever is wrong with it makes it none.
+func (v *survey) load() {
+	text, err := readRecord(filepath.Join(v.store.dir, surveyFile))
+	head := v.head()
+	if err != nil || head == nil || len(text) < 4 {
+		return
+	}
+	body := text[:len(text)-4]
+	rest, ours := bytes.CutPrefix(body, head)
+	if !ours || order.Uint32(text[len(body):]) != crc32.ChecksumIEEE(body) {
+		return
+	}
+	records := map[int]indexed{}
+	for b := rest; len(b) > 0; {
+		one := indexed{inode: order.Uint64(b[4:]), changed: int64(order.Uint64(b[12:])), size: int64(order.Uint64(b[20:]))}
+		id, n := order.Uint16(b), order.Uint16(b[2:])
+		b = b[indexedSize:]
+		for range n {
+			one.claims = append(one.claims, order.Uint64(b))
+			b = b[8:]
+		}
+		records[int(id)] = one
+	}
+	v.records = records
+}
+
+// indexedSize is what an indexed without claims takes in the file.
+const indexedSize = 28
+
+// keep writes the file where it would save the next survey something. It need not be on
+// the disk: its checksum tells.
+func (v *survey) keep() {
+	head := v.head()
+	if v.read < fewRecords/2 || len(v.records) < fewRecords || head == nil {
+		return
+	}
+	b := head
+	for id, one := range v.records {
+		b = order.AppendUint16(b, uint16(id))
+		b = order.AppendUint16(b, uint16(len(one.claims)))
+		b = order.AppendUint64(b, one.inode)
+		b = order.AppendUint64(b, uint64(one.changed))
+		b = order.AppendUint64(b, uint64(one.size))
+		for _, sum := range one.claims {
+			b = order.AppendUint64(b, sum)
+		}
+	}
+	b = order.AppendUint32(b, crc32.ChecksumIEEE(b))
+	path := filepath.Join(v.store.dir, surveyFile)
+	err := os.WriteFile(path+".new", b, 0o600)
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		os.Remove(path + ".new")
+	}
+}
