@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -14,7 +15,7 @@ import (
 )
 
 // A SysctlListener hears when somebody writes a kernel parameter that a server has, also
-// those that the kernel tells nobody about. Each namespace has directories and files of its
+// those that the kernel tells nobody about, or a limit of a cgroup. Each namespace has directories and files of its
 // own below /proc/sys/net, and who writes to one is told of as with any file (inotify(7)):
 // as long as he does so in the /proc that the listener sees. It keeps a few inodes for each
 // namespace, and no namespace. Its methods may be called beside Next.
@@ -60,6 +61,16 @@ func (l *SysctlListener) Follow(ns *nsutil.Namespace) (watches []int, err error)
 	return watches, err
 }
 
+// FollowDir is Follow for a directory of cgroups: what is set, or made, in it. The watch ends
+// with the directory.
+func (l *SysctlListener) FollowDir(dir string) (watch int, err error) {
+	err = l.control(func(fd int) error {
+		watch, err = unix.InotifyAddWatch(fd, dir, unix.IN_MODIFY|unix.IN_CREATE|unix.IN_ONLYDIR)
+		return err
+	})
+	return watch, err
+}
+
 // Unfollow gives back what Follow has returned.
 func (l *SysctlListener) Unfollow(watches []int) {
 	l.control(func(fd int) error {
@@ -97,10 +108,17 @@ func (l *SysctlListener) Next() (watches []int, err error) {
 		if binary.NativeEndian.Uint32(b[4:])&unix.IN_Q_OVERFLOW != 0 {
 			return nil, ErrMissed
 		}
-		if w := int(int32(binary.NativeEndian.Uint32(b))); !slices.Contains(watches, w) {
+		end := min(len(b), unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(b[12:])))
+		if w := int(int32(binary.NativeEndian.Uint32(b))); !slices.Contains(watches, w) && !isNoise(strings.TrimRight(string(b[unix.SizeofInotifyEvent:end]), "\x00")) {
 			watches = append(watches, w)
 		}
-		b = b[min(len(b), unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(b[12:]))):]
+		b = b[end:]
 	}
 	return watches, nil
+}
+
+// isNoise tells of files of a cgroup that are written whenever a process is started in it, and
+// those that the kernel says to have been written when it counts something there.
+func isNoise(file string) bool {
+	return strings.HasPrefix(file, "cgroup.") || file == "tasks" || strings.Contains(file, ".events")
 }

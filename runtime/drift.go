@@ -20,6 +20,7 @@ const (
 	OfServices plumbing.Topic = "service"
 	OfUnits    plumbing.Topic = "unit"   // a service that is systemd's to see to
 	OfFiles    plumbing.Topic = "file"   // of a virtual server's own
+	OfLimits   plumbing.Topic = "limit"  // of its services', and of all of them
 	OfMember   plumbing.Topic = "member" // of a bond: it is not on this host
 	OfBefore   plumbing.Topic = "before" // what an apply took from it for others
 	// What nobody can do anything about for now.
@@ -119,6 +120,22 @@ func fileDrift(want, have []service.File) (drift []Drift) {
 	for _, one := range have {
 		if !slices.ContainsFunc(want, func(o service.File) bool { return o.Path == one.Path }) {
 			drift = append(drift, Drift{OfFiles, "take file " + one.Path + " away"})
+		}
+	}
+	return drift
+}
+
+// limitDrift is what somebody has set otherwise in cgroups.
+func limitDrift(vs VirtualServer, want []service.Service, have service.Report) (drift []Drift) {
+	if have.Limits == nil {
+		return nil
+	}
+	for _, controller := range vs.Resources.Differing(*have.Limits) {
+		drift = append(drift, Drift{OfLimits, "set the limit of " + controller})
+	}
+	for _, one := range want {
+		for _, controller := range have.Changed[one.Name] {
+			drift = append(drift, Drift{OfLimits, fmt.Sprintf("set the limit of %s of service %s", controller, one.Name)})
 		}
 	}
 	return drift

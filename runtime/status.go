@@ -187,6 +187,7 @@ func (r *Runtime) lookAtServices(ctx context.Context, ns *nsutil.Namespace, vs V
 	}
 	if err == nil && !vs.Disabled {
 		s.Drift = append(s.Drift, fileDrift(vs.Files, have.Files)...)
+		s.Drift = append(s.Drift, limitDrift(vs, want, have)...)
 	}
 	s.Drift = append(s.Drift, serviceDrift(vs, want, have)...)
 	return nil

@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 	"cmd/vsd":         {"cmd/daemon", "runtime/agent", "runtime", "plumbing", "nsutil", "stats"},
 	"cmd/ipmd":        {"cmd/daemon", "runtime", "runtime/service", "plumbing", "nsutil", "stats", "stats/ebpf", "stats/ipmd", "stats/push"},
 	"cmd/vs-init":     {"runtime/service"},
-	"runtime/agent":   {"runtime", "runtime/service", "plumbing", "nsutil"},
+	"runtime/agent":   {"runtime", "runtime/service", "plumbing", "nsutil/cgroup", "nsutil"},
 	"runtime":         {"document", "nsutil/cgroup", "runtime/service", "runtime/units", "runtime/volume", "plumbing", "nsutil", "stats", "stats/ipmd", "stats/ledger"},
 	"runtime/service": {"nsutil/cgroup", "nsutil"},
 	"runtime/units":   {"nsutil/cgroup", "runtime/service"},

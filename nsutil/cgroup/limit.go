@@ -118,16 +118,20 @@ var throttles = []string{
 	"blkio.throttle.read_iops_device", "blkio.throttle.write_iops_device",
 }
 
+// The words of v2 for the same.
+var rates = []string{"rbps=", "wbps=", "riops=", "wiops="}
+
 func (io IO) knob() knob {
 	k := knob{controller: "io", unlimited: io == IO{Device: io.Device}}
 	var words []string
-	for i, n := range []int64{io.ReadBytes, io.WriteBytes, io.ReadOps, io.WriteOps} {
+	for i := range rates {
+		n := *io.rate(i)
 		text := strconv.FormatInt(n, 10) // in v1 0 is no limit
 		k.v1 = append(k.v1, setting{throttles[i], io.Device + " " + text})
 		if n == 0 {
 			text = "max"
 		}
-		words = append(words, []string{"rbps=", "wbps=", "riops=", "wiops="}[i]+text)
+		words = append(words, rates[i]+text)
 	}
 	k.v2 = []setting{{"io.max", io.Device + " " + strings.Join(words, " ")}}
 	return k

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vsrun/vsrun/nsutil"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime"
 )
@@ -91,7 +92,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.world = world{ear: ear, sysctls: sysctls}
+	a.world = world{ear: ear, sysctls: sysctls, groups: cgroup.Find()}
 	a.lookAtAll()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -182,5 +183,6 @@ func (a *Agent) end(ctx context.Context, r result) {
 	if r.announce {
 		a.announce[r.subject] = true
 	}
+	a.followLimits(r.id)
 	a.watchInit(ctx, r.id, r.clean)
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 	"github.com/vsrun/vsrun/runtime/agent"
 	"github.com/vsrun/vsrun/test/lab"
 )
@@ -260,6 +261,69 @@ func TestHeals(t *testing.T) {
 	s := newSite(t)
 	for _, one := range drifts {
 		t.Run(one.name, func(t *testing.T) { one.heals(t, s) })
+	}
+}
+
+// limit sets one for vs8, or a service of it, in the first of the files that there is.
+func limit(below, value string, files ...string) func(testing.TB, *site) {
+	return func(t testing.TB, _ *site) {
+		t.Helper()
+		for _, dir := range cgroup.Find().Dirs("vs8") {
+			if filepath.Base(dir) != below {
+				continue
+			}
+			for _, file := range files {
+				f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
+				if err != nil {
+					continue
+				}
+				defer f.Close()
+				if _, err := f.WriteString(value); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+		}
+		t.Errorf("%s has none of %q", below, files)
+	}
+}
+
+var onLimits = []drift{
+	{"memory of a service", "vs8", "set the limit of memory of service one", limit("one.service", "33554432", "memory.max", "memory.limit_in_bytes")},
+	{"tasks of a service", "vs8", "set the limit of tasks of service one", limit("one.service", "max", "pids.max")},
+	{"memory of all", "vs8", "set the limit of memory", limit("vs8", "134217728", "memory.max", "memory.limit_in_bytes")},
+	{"tasks of all", "vs8", "set the limit of tasks", limit("vs8", "7", "pids.max")},
+}
+
+// Limits that somebody has written into cgroups, also those that nobody had asked for, are
+// taken back; a service that was started anew has none but its own.
+func TestHealsLimits(t *testing.T) {
+	lab.Require(t, "controller:memory", "controller:pids", "controller:cpu")
+	s := &site{Host: newHost(t)}
+	s.apply(t, `
+id: 8
+resources: {cpu: 150%}
+services: [{name: one, command: [sleep, "100000"], resources: {memory: 64M, cpu: 33%, tasks: 20}}]
+`)
+	for _, one := range onLimits {
+		t.Run(one.name, func(t *testing.T) { one.heals(t, s) })
+	}
+	d := startVSD(t, s.Host)
+	d.whole(t)
+	s.MustVsrun(t, "service", "restart", "8", "one")
+	d.whole(t)
+	for late := time.After(10 * time.Second); ; { // its cgroup may not be watched yet
+		onLimits[0].hand(t, s)
+		select {
+		case e := <-d.events:
+			if about("vs8", agent.Mended)(e) {
+				d.whole(t)
+				return
+			}
+		case <-time.After(200 * time.Millisecond):
+		case <-late:
+			t.Fatal("nobody mends the limit of a service that was started anew")
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsrun/vsrun/nsutil"
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 	"github.com/vsrun/vsrun/plumbing"
 	"github.com/vsrun/vsrun/runtime"
 	"github.com/vsrun/vsrun/runtime/service"
@@ -23,11 +24,12 @@ import (
 type world struct {
 	ear     *plumbing.Listener
 	sysctls *plumbing.SysctlListener
+	groups  *cgroup.Tree
 	servers map[int]*server
 	bonds   map[string]plumbing.Bond
 	links   map[int]plumbing.Heard // the host's, by index
 	named   map[int]int            // virtual servers by the ids of their namespaces
-	watches map[int]int            // and by the watches of their kernel parameters
+	watches map[int]int            // and by the watches of their kernel parameters and limits
 }
 
 // A server is one that has a record.
@@ -35,8 +37,9 @@ type server struct {
 	vs      runtime.VirtualServer
 	ns      inode
 	watches []int
-	lost    map[int]bool // links inside that have lost their carrier
-	watched bool         // its init
+	limits  map[string]int // watches, by directory
+	lost    map[int]bool   // links inside that have lost their carrier
+	watched bool           // its init
 }
 
 // An inode tells which namespace is published. The zero inode is none.
@@ -201,6 +204,39 @@ func (w *world) unfollow(s *server) {
 	}
 	w.sysctls.Unfollow(s.watches)
 	s.watches = nil
+	limits := slices.Collect(maps.Values(s.limits))
+	for _, watch := range limits {
+		delete(w.watches, watch)
+	}
+	w.sysctls.Unfollow(limits)
+	s.limits = nil
+}
+
+// followLimits hears when somebody sets other limits for the services, which come and go.
+// Where the kernel has no room for that, such a change is seen late.
+func (a *Agent) followLimits(id int) {
+	s := a.world.servers[id]
+	if s == nil || len(s.vs.Services) == 0 || s.vs.Supervisor == runtime.Systemd {
+		return
+	}
+	dirs := a.world.groups.Dirs(cgroup.Name(id))
+	maps.DeleteFunc(s.limits, func(dir string, watch int) bool {
+		gone := !slices.Contains(dirs, dir)
+		if gone && a.world.watches[watch] == id {
+			delete(a.world.watches, watch)
+		}
+		return gone
+	})
+	for _, dir := range dirs {
+		watch, err := a.world.sysctls.FollowDir(dir)
+		if err != nil {
+			continue
+		}
+		if s.limits == nil {
+			s.limits = map[string]int{}
+		}
+		s.limits[dir], a.world.watches[watch] = watch, id
+	}
 }
 
 func (a *Agent) followAll() {
@@ -244,6 +280,7 @@ func (a *Agent) takeSysctls(heard []int) {
 	for _, w := range heard {
 		if id, ours := a.world.watches[w]; ours {
 			a.mark(subject{id: id}, settle)
+			a.followLimits(id) // a service may have been started
 		}
 	}
 }

@@ -58,6 +58,10 @@ type Report struct {
 	Services []Status   `json:"services"`        // in the same order, then those that are still ending
 	Files    []File     `json:"files,omitempty"` // the Digests of those of the latest Lay
 	Use      cgroup.Use `json:"use,omitzero"`
+	// Limits are those that all processes together have, Changed the controllers by which a
+	// service has other limits than it was given. Nil: this init does not look.
+	Limits  *cgroup.Limits      `json:"limits,omitempty"`
+	Changed map[string][]string `json:"changed,omitempty"`
 }
 
 // Status is how a service stands.

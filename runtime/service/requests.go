@@ -42,8 +42,15 @@ func errorText(err error) string {
 
 func (s *supervisor) report() *Report {
 	r := &Report{Config: s.config, Wanted: []Service{}, Services: []Status{}, Files: s.mounts.digests(), Use: s.group.Use()}
+	if s.group != nil {
+		limits := s.group.Limits()
+		r.Limits, r.Changed = &limits, map[string][]string{}
+	}
 	for _, u := range s.units {
 		r.Services = append(r.Services, u.status())
+		if changed := u.changedLimits(); changed != nil {
+			r.Changed[u.service.Name] = changed
+		}
 		if slices.Contains(s.names, u.service.Name) {
 			r.Wanted = append(r.Wanted, u.service)
 		}
@@ -132,6 +139,15 @@ func (u *unit) limit(wanted Service) {
 	if u.group != nil && same.Equal(wanted) && wanted.Resources.apply(u.group) == nil {
 		u.service.Resources, u.launched.Resources = wanted.Resources, wanted.Resources
 	}
+}
+
+// changedLimits are the controllers by which somebody has set other limits for a service that
+// runs.
+func (u *unit) changedLimits() []string {
+	if u.group == nil || u.pid == 0 {
+		return nil
+	}
+	return u.launched.Resources.Differing(u.group.Limits())
 }
 
 // news is what a set means for a service that it names, false when nothing. One

@@ -60,6 +60,16 @@ func (r Resources) apply(g *cgroup.Group) error {
 	return g.Limit(l)
 }
 
+// Differing are the controllers by which other limits are set than these; none when it cannot
+// be told, as without a disk that one is about.
+func (r Resources) Differing(have cgroup.Limits) []string {
+	want, err := r.limits()
+	if err != nil {
+		return nil
+	}
+	return want.Differing(have)
+}
+
 // Limit sets what all processes of a virtual server together may use, those that
 // run included. It has no cgroup as long as nothing was started in it.
 func Limit(id int, r Resources) error {
