@@ -136,10 +136,10 @@ func TestListenSysctls(t *testing.T) {
 		}
 	}
 	for _, c := range serverSysctls {
-		err := spaces[1].Do(func() error {
+		err := spaces[1].Do(func() error { // by the host's /proc, which c.write has not
 			was, err := c.read()
 			if err == nil && was != "" {
-				err = sysctl{c.key, was}.write()
+				err = os.WriteFile(c.path(), []byte(was), 0)
 			}
 			return err
 		})
@@ -155,11 +155,11 @@ func TestListenSysctls(t *testing.T) {
 		}
 	}
 	l.Unfollow(watches[1])
-	if err := spaces[1].Do(serverSysctls[0].write); err != nil {
-		t.Error(err)
-	}
-	if err := spaces[0].Do(serverSysctls[0].write); err != nil {
-		t.Error(err)
+	for _, ns := range []*nsutil.Namespace{spaces[1], spaces[0]} {
+		c := serverSysctls[0]
+		if err := ns.Do(func() error { return os.WriteFile(c.path(), []byte(c.value), 0) }); err != nil {
+			t.Error(err)
+		}
 	}
 	for heard := false; !heard; { // watches that are given back say so, once
 		got, err := l.Next()
