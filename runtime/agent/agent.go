@@ -49,7 +49,7 @@ type result struct {
 	subject
 	again    time.Duration // when to look again, 0 for not before something happens
 	announce bool          // then, for it could not be done now
-	clean    bool          // nothing differs
+	served   bool          // its init was there, if it is to have one
 }
 
 // settle is how long a burst of changes has to end before anybody looks.
@@ -183,6 +183,6 @@ func (a *Agent) end(ctx context.Context, r result) {
 	if r.announce {
 		a.announce[r.subject] = true
 	}
+	a.watchInit(ctx, r.id, r.served)
 	a.followLimits(r.id)
-	a.watchInit(ctx, r.id, r.clean)
 }

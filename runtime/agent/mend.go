@@ -52,7 +52,7 @@ func (a *Agent) see(ctx context.Context, s subject, announce bool) result {
 	if announce && s.port == "" {
 		a.tell(ctx, s)
 	}
-	r.clean = len(drift) == 0
+	r.served = !slices.ContainsFunc(drift, func(d runtime.Drift) bool { return d.Topic == runtime.OfServices })
 	return r
 }
 

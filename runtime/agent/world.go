@@ -405,13 +405,13 @@ func (a *Agent) readPort(name string) {
 }
 
 // watchInit has a virtual server looked at when its init ends: also when it has ended
-// since a look that found it clean.
-func (a *Agent) watchInit(ctx context.Context, id int, clean bool) {
+// since a look that found it.
+func (a *Agent) watchInit(ctx context.Context, id int, served bool) {
 	s := a.world.servers[id]
 	if s == nil || s.watched || len(s.vs.Services) == 0 || s.vs.Supervisor == runtime.Systemd {
 		return
 	}
-	missed := clean && !s.vs.Disabled
+	missed := served && !s.vs.Disabled
 	s.watched = true
 	a.watching.Go(func() {
 		c, err := a.runtime.InitOf(id)
