@@ -33,7 +33,19 @@ type survey struct {
 type indexed struct {
 	inode         uint64
 	changed, size int64 // in nanoseconds, in bytes
-	claims        []uint64
+	claims        []sums
+}
+
+// sums are of a claim's key, and of what others are who may have the thing as well (0: nobody).
+type sums struct{ key, as uint64 }
+
+func (s sums) meets(o sums) bool { return s.as != 0 && s.as == o.as }
+
+// clashes reports whether two cannot be, but for what only looks like it.
+func clashes(a, b []sums) bool {
+	return slices.ContainsFunc(a, func(x sums) bool {
+		return slices.ContainsFunc(b, func(y sums) bool { return x.key == y.key && !x.meets(y) })
+	})
 }
 
 const surveyFile = ".claims"
@@ -65,7 +77,7 @@ func (s *Store) survey(vs VirtualServer, machineID string) (*survey, error) {
 		v.load()
 	}
 	fresh := make(map[int]indexed, len(names))
-	wanted := v.sums(vs)
+	wanted := v.claims(vs)
 	for _, name := range names {
 		id, _ := RecordOf(name)
 		var st unix.Stat_t
@@ -74,7 +86,7 @@ func (s *Store) survey(vs VirtualServer, machineID string) (*survey, error) {
 		}
 		one, known := v.records[id]
 		known = known && one.inode == st.Ino && one.changed == st.Ctim.Nano() && one.size == st.Size
-		if known && !slices.ContainsFunc(one.claims, func(sum uint64) bool { return slices.Contains(wanted, sum) }) {
+		if known && !clashes(one.claims, wanted) {
 			fresh[id] = one
 			continue
 		}
@@ -93,7 +105,7 @@ func (s *Store) survey(vs VirtualServer, machineID string) (*survey, error) {
 		}
 		v.read++
 		if time.Since(time.Unix(st.Ctim.Unix())) > aged {
-			fresh[id] = indexed{st.Ino, st.Ctim.Nano(), st.Size, v.sums(other)}
+			fresh[id] = indexed{st.Ino, st.Ctim.Nano(), st.Size, v.claims(other)}
 		}
 	}
 	v.records = fresh
@@ -109,13 +121,20 @@ func (v *survey) refuse(vs VirtualServer) error {
 	return free(vs, v.rivals, v.machineID)
 }
 
-func (v *survey) sums(vs VirtualServer) (sums []uint64) {
+func (v *survey) claims(vs VirtualServer) (list []sums) {
 	for _, one := range vs.resolved(v.machineID).claims() {
-		h := fnv.New64a()
-		h.Write([]byte(one.key))
-		sums = append(sums, h.Sum64())
+		list = append(list, sums{sum(one.key), sum(one.as)})
 	}
-	return sums
+	return list
+}
+
+func sum(word string) uint64 {
+	if word == "" {
+		return 0
+	}
+	h := fnv.New64a()
+	h.Write([]byte(word))
+	return h.Sum64()
 }
 
 var order = binary.LittleEndian
@@ -151,8 +170,8 @@ func (v *survey) load() {
 		id, n := order.Uint16(b), order.Uint16(b[2:])
 		b = b[indexedSize:]
 		for range n {
-			one.claims = append(one.claims, order.Uint64(b))
-			b = b[8:]
+			one.claims = append(one.claims, sums{order.Uint64(b), order.Uint64(b[8:])})
+			b = b[16:]
 		}
 		records[int(id)] = one
 	}
@@ -176,8 +195,8 @@ func (v *survey) keep() {
 		b = order.AppendUint64(b, one.inode)
 		b = order.AppendUint64(b, uint64(one.changed))
 		b = order.AppendUint64(b, uint64(one.size))
-		for _, sum := range one.claims {
-			b = order.AppendUint64(b, sum)
+		for _, c := range one.claims {
+			b = order.AppendUint64(order.AppendUint64(b, c.key), c.as)
 		}
 	}
 	b = order.AppendUint32(b, crc32.ChecksumIEEE(b))

@@ -47,6 +47,9 @@ func TestSurvey(t *testing.T) {
 			t.Errorf("%s: 192.0.2.%d is %q's, and told is: %v", what, last, by, err)
 		}
 		v.keep()
+		if shared := v.read + 1; len(v.rivals) > shared {
+			t.Errorf("%s: %d records were read, of which %d had changed", what, len(v.rivals), v.read)
+		}
 		return v.read
 	}
 	file := filepath.Join(s.dir, surveyFile)
@@ -83,7 +86,7 @@ func TestSurvey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for k := range len(text) { // spoiled anywhere, or cut off: it is no worse than none
+	for k := 0; k < len(text); k += 97 { // spoiled anywhere, or cut off: it is no worse than none
 		spoiled := append([]byte(nil), text...)
 		spoiled[k] ^= 0x20
 		for _, b := range [][]byte{spoiled, text[:k]} {
