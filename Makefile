@@ -2,7 +2,7 @@
 
 GO ?= go
 FUZZTIME ?= 10s
-FAULTS ?= 1
+FAULTS ?= all
 # Those of the tests in virtual machines; see CONTRIBUTING.md.
 KERNELS ?= 6.1 6.12
 KERNEL ?= $(firstword $(KERNELS))
@@ -139,7 +139,7 @@ fuzz: ## each fuzz test for FUZZTIME (10s)
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x "$$(dirname "$$file")" </dev/null || exit 1; \
 	done
 
-crash-matrix: build ## every call of every operation fails, and is killed at: FAULTS=1, first for one of a kind and repeats for the rest, 97/5 for each 97th, fsync for some
+crash-matrix: build ## every call of every operation fails, and is killed at: FAULTS=all, first for one of a kind and repeats for the rest, fsync for some, "first 97/5" for each 97th of them
 	@VSRUN_FAULTS='$(FAULTS)' $(GO) test -count=1 -v -timeout 24h -run 'TestFaults' ./test/e2e
 
 clean: ## remove what these make

@@ -17,11 +17,11 @@ import (
 	"github.com/vsrun/vsrun/test/lab"
 )
 
-// faultsVar says which faults are tried: all (1); each n-th from the k-th on (n/k); all kills,
-// and each error of each kind of call once in each operation (first), or the other errors
-// (repeats); those of calls with such words. Without it, so many that each system call that
-// changes something is killed at once, and fails once, in vsrun or a daemon, and is killed at
-// once in the init.
+// faultsVar says which faults are tried: all; all kills, and each error of each kind of call
+// once in each operation (first), or the other errors (repeats); or those of calls with such
+// words. And of these each (1), or each n-th from the k-th on (n/k), so that several may go
+// through them side by side. Without it, so many that each system call that changes something
+// is killed at once, and fails once, in vsrun or a daemon, and is killed at once in the init.
 const faultsVar = "VSRUN_FAULTS"
 
 const faultDocument = `
@@ -124,33 +124,47 @@ func faults(t *testing.T, s *site, operations []operation) {
 
 // A choice is which faults are tried.
 type choice struct {
-	words       string
+	which       string
 	every, from int
-	asked       int // of how many faults
+	found       int
 	met         map[string]bool
 }
 
 func choiceOf(words string) *choice {
-	n, k, _ := strings.Cut(words, "/")
-	every, _ := strconv.Atoi(n)
-	from, _ := strconv.Atoi(k)
-	return &choice{words, every, from, 0, map[string]bool{}}
+	c := &choice{every: 1, met: map[string]bool{}}
+	for word := range strings.FieldsSeq(words) {
+		n, k, _ := strings.Cut(word, "/")
+		if every, err := strconv.Atoi(n); err != nil || every < 1 {
+			c.which = word
+		} else {
+			c.which, c.every = cmp.Or(c.which, "all"), every
+			c.from, _ = strconv.Atoi(k)
+		}
+	}
+	return c
 }
 
 func (c *choice) takes(op operation, f fault.Fault) bool {
-	c.asked++
-	way := fmt.Sprint(op.program, op.args, op.from, f.Call.Kind, f.Errno)
-	switch {
-	case c.every > 0:
-		return (c.asked-1)%c.every == c.from
-	case c.words == "first":
-		return f.Errno == 0 || c.isNew(way)
-	case c.words == "repeats":
-		return f.Errno != 0 && !c.isNew(way)
-	case c.words != "":
-		return strings.Contains(f.Call.Words, c.words)
+	if !c.among(op, f) {
+		return false
 	}
-	return isSample(f) && c.isNew(kindOf(f))
+	c.found++
+	return (c.found-1)%c.every == c.from
+}
+
+func (c *choice) among(op operation, f fault.Fault) bool {
+	way := fmt.Sprint(op.program, op.args, op.from, f.Call.Kind, f.Errno)
+	switch c.which {
+	case "all":
+		return true
+	case "first":
+		return f.Errno == 0 || c.isNew(way)
+	case "repeats":
+		return f.Errno != 0 && !c.isNew(way)
+	case "":
+		return isSample(f) && c.isNew(kindOf(f))
+	}
+	return strings.Contains(f.Call.Words, c.which)
 }
 
 func (c *choice) isNew(what string) bool {

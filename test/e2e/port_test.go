@@ -174,6 +174,7 @@ func TestPort(t *testing.T) {
 		{"in use", portInUse},
 		{"crash", portCrash},
 		{"again", portAgain},
+		{"fifty", portFifty},
 		{"dry run", portDryRun},
 		{"after a reboot", portAfterReboot},
 	} {

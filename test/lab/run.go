@@ -42,7 +42,7 @@ func run(stdin string, argv ...string) Result {
 		return cmd.Process.Kill()
 	}
 	// A daemon that kept the output open must not hold the test for ever.
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = 10 * time.Second // fifty at once in a virtual machine are not heard at once
 	err := cmd.Run()
 	r := Result{out.String(), errs.String(), -1, strings.Join(argv, " ")}
 	switch {
