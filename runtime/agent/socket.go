@@ -60,7 +60,11 @@ func Listen(ctx context.Context, runDir string) (net.Listener, error) {
 		ctl := c.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) })
 		return errors.Join(ctl, err)
 	}}
-	return config.Listen(ctx, "unix", path)
+	l, err := config.Listen(ctx, "unix", path)
+	if err != nil && !errors.Is(err, syscall.EADDRINUSE) { // its file is there, where nobody could listen
+		os.Remove(path)
+	}
+	return l, err
 }
 
 func taken(runDir string) error {

@@ -53,6 +53,9 @@ func listen(path string) (*net.UnixListener, error) {
 	}
 	l, err := bind(path)
 	if err != nil {
+		if !errors.Is(err, syscall.EADDRINUSE) { // its file is there, where nobody could listen
+			os.Remove(path)
+		}
 		return nil, err
 	}
 	if err := os.Chmod(path, socketMode); err != nil { // what the umask took away
