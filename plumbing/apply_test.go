@@ -373,7 +373,7 @@ func observesPorts(t *testing.T, host *lab.Host) {
 		"eth2":   {Name: "eth2", MTU: 1500, Up: true, Kind: "veth", Master: "br7", MasterKind: "bridge"},
 		"br7":    {Name: "br7", MTU: 1500, Kind: "bridge"},
 		"lo":     {Name: "lo", MTU: 65536, Up: true, Kind: "device", Loopback: true, Addresses: addrs("127.0.0.1", "::1")},
-	}, have.Ports, addresses); d != "" {
+	}, have.Ports, addresses, cmp.AllowUnexported(Port{}, origin{})); d != "" {
 		t.Errorf("the ports (-want +got):\n%s", d)
 	}
 	if d := cmp.Diff([]string{"br7", "eth1", "eth2"}, have.HostLinks); d != "" {

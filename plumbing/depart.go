@@ -28,12 +28,13 @@ func (h *Handle) Depart(ctx context.Context, have State) (Departure, error) {
 	d := Departure{Place: h.place}
 	var err error
 	for _, l := range have.Links {
-		how, ours := l.ending()
+		how, _ := l.ending()
+		step, needed := l.leaves()
 		switch {
-		case l.Parent == 0: // it sits on another one inside, and has nothing on a port
-		case !ours:
+		case !needed:
+		case l.Parent == 0 && how != goesBack: // it sits on another one inside, and has nothing on a port
 		case how != goesDown && !(l.Kind == Vlan && l.Up): // it has no MAC on the port that shows it
-			err = errors.Join(err, delLink{dev: l.Name}.apply(ctx, h))
+			err = errors.Join(err, step.apply(ctx, h))
 		default:
 			d.links = append(d.links, l)
 		}

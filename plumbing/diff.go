@@ -16,10 +16,10 @@ func Diff(place Place, want Network, have State) (Plan, error) {
 		return nil, refuse("choose another id, or remove it: ip netns delete "+place.Name,
 			"%s is a network namespace of somebody else's", place.Path())
 	}
-	have, vlans := withVLANs(want, have)
+	have, vlans := withVLANs(want, have.withMarked(place, want))
 	want = want.inheriting(have)
 	for _, i := range want.Interfaces {
-		if err := checkPort(i, have); err != nil {
+		if err := checkPort(place, i, have); err != nil {
 			return nil, err
 		}
 		if i.hasIPv6() && !have.Features.IPv6 {
@@ -31,6 +31,9 @@ func Diff(place Place, want Network, have State) (Plan, error) {
 	}
 	d := differ{place: place, want: want, have: have, routes: want.allRoutes()}
 	d.namespace()
+	if have.Namespace == Absent && want.UsesDevice() { // with a namespace that nobody holds a device ends
+		d.add(publish{})
+	}
 	d.stale()
 	d.plan = append(d.plan, vlans...) // after a VLAN that was the namespace's alone
 	d.links()
@@ -40,7 +43,7 @@ func Diff(place Place, want Network, have State) (Plan, error) {
 	d.plan = append(d.plan, stale...)
 	d.staleAddresses()
 	d.plan = append(d.plan, d.lower...)
-	if have.Namespace == Absent {
+	if have.Namespace == Absent && !want.UsesDevice() {
 		d.add(publish{})
 	}
 	for _, a := range d.fresh {
@@ -62,12 +65,8 @@ func Removal(have State) Plan {
 	}
 	plan = append(plan, destroySockets{})
 	for _, l := range slices.Backward(have.Links) {
-		switch how, ours := l.ending(); {
-		case !ours:
-		case how == goesDown:
-			plan = append(plan, silence{l.Name})
-		case how == goesDeleted:
-			plan = append(plan, delLink{dev: l.Name})
+		if step, needed := l.leaves(); needed {
+			plan = append(plan, step)
 		}
 	}
 	return append(plan, unpublish{})
@@ -81,11 +80,11 @@ func (p Plan) WithoutProbe() Plan {
 
 // checkPort refuses what a port, or a VLAN of it, cannot carry, as far as
 // something must be made or changed on it.
-func checkPort(i Interface, have State) error {
+func checkPort(place Place, i Interface, have State) error {
 	link, there := have.Link(i.Name)
 	base := have.Ports[i.base()]
 	if there && link.fits(i, base) {
-		if base.Name == "" {
+		if base.Name == "" || i.Kind == Device {
 			return nil
 		}
 		return checkFit(i, base, have.operators(i), link)
@@ -94,6 +93,8 @@ func checkPort(i Interface, have State) error {
 	switch {
 	case !ok:
 		return refuse(cureForPort(i.Port, have.HostLinks), "no port %s on this host", i.Port)
+	case i.Kind == Device:
+		return checkDevicePort(place, i, port, link)
 	case port.Loopback:
 		return refuse("use a device that leads to a network", "port %s is the loopback: nothing can sit on it", i.Port)
 	case port.Kind == string(Macvlan):
@@ -254,6 +255,10 @@ func (d *differ) stale() {
 		if l.Up {
 			d.add(downLink{l.Name, upLink{l.Name, d.portName(l.Parent), l.MAC}})
 		}
+		if l.Kind == Device {
+			d.add(moveBack{l.Name, l.Alias, l.origin, l.MAC})
+			continue
+		}
 		d.add(keptMark{l.Name, l.Alias})
 		if l.RA {
 			d.add(setSysctls{set: raSysctls(l.Name, false, false), was: raSysctls(l.Name, true, l.Defrtr)})
@@ -275,6 +280,9 @@ func (d *differ) portName(index int) string {
 // while it is in use: its MTU, and its sources. A port that is not there under its
 // name has been renamed: the link would be gone with it.
 func (l Link) fits(i Interface, p Port) bool {
+	if i.Kind == Device {
+		return l.Kind == Device && l.origin.name == i.Port && l.RA == i.RA
+	}
 	return l.form == i.form() &&
 		l.MAC == i.MAC && l.RA == i.RA && (l.Parent == p.Index || p.Name == "")
 }
@@ -283,10 +291,25 @@ func (d *differ) links() {
 	for _, i := range d.want.Interfaces {
 		port := d.have.Ports[i.base()]
 		link, there := d.have.Link(i.Name)
+		renewed := !there || d.remade[i.Name]
 		mtu := cmp.Or(i.MTU, port.MTU, link.MTU)
-		if !there || d.remade[i.Name] {
+		switch {
+		case i.Kind != Device:
+		case renewed:
+			mtu = cmp.Or(i.MTU, port.asOrigin().mtu)
+		default:
+			mtu = cmp.Or(i.MTU, link.origin.mtu)
+		}
+		switch {
+		case renewed && i.Kind == Device:
+			d.add(moveIn{i.Name, d.place.mark(i.Name), port.Name, port.asOrigin()})
+			link = Link{MTU: port.MTU, MAC: port.MAC, Alias: d.place.mark(i.Name)}
+		case renewed:
 			d.add(addLink{dev: i.Name, form: i.form(), sources: i.sources(), port: port.Name, portIndex: port.Index, mac: i.MAC, mtu: mtu})
 			link = Link{MTU: mtu, Sources: i.sources()}
+		}
+		if i.Kind == Device && link.MAC != i.MAC {
+			d.add(setMAC{i.Name, i.MAC, link.MAC})
 		}
 		if sources := i.sources(); !slices.Equal(link.Sources, sources) {
 			d.add(setSources{i.Name, sources, link.Sources})
@@ -308,6 +331,9 @@ func (d *differ) links() {
 		}
 		if !link.Up {
 			d.add(upLink{i.Name, i.Port, i.MAC})
+			if i.Kind == Device {
+				d.add(awaitCarrier{i.Name})
+			}
 		}
 	}
 	if slices.ContainsFunc(d.want.Interfaces, Interface.hasIPv6) {

@@ -16,7 +16,8 @@ type Kind string
 // The kinds of interface.
 const (
 	Macvlan Kind = "macvlan"
-	Vlan    Kind = "vlan" // the VLAN device itself, which nobody else has then
+	Vlan    Kind = "vlan"   // the VLAN device itself, which nobody else has then
+	Device  Kind = "device" // the port itself, whatever it is, moved in
 )
 
 // A Mode is whom of those on the same port, or VLAN of it, an interface reaches; empty means
@@ -52,6 +53,7 @@ const (
 	// delete it as well would take twice as long.
 	goesDown ending = iota
 	goesDeleted
+	goesBack // to the host
 )
 
 // traits has the first of a kind as what it is without a mode.
@@ -63,6 +65,7 @@ var traits = []trait{
 	// Only its deletion gives the port to others (macvlan_common_newlink).
 	{kind: Macvlan, mode: Passthru, code: 8, portMAC: true, ending: goesDeleted},
 	{kind: Vlan, ending: goesDeleted},
+	{kind: Device, portMAC: true, ending: goesBack},
 }
 
 // trait is the interface's; it is the zero trait for what Validate refuses.
@@ -85,6 +88,19 @@ func traitOf(k Kind, m Mode) (t trait, known bool) {
 func (l Link) ending() (how ending, ours bool) {
 	t, known := traitOf(l.Kind, l.Mode)
 	return t.ending, known && l.Kind != ""
+}
+
+// leaves is the step by which it does, if one is needed.
+func (l Link) leaves() (Step, bool) {
+	switch how, ours := l.ending(); {
+	case !ours:
+		return nil, false
+	case how == goesDeleted:
+		return delLink{dev: l.Name}, true
+	case how == goesBack:
+		return moveBack{l.Name, l.Alias, l.origin, l.MAC}, true
+	}
+	return silence{l.Name}, true
 }
 
 // String names it: macvlan in mode bridge.
@@ -127,7 +143,10 @@ func (i Interface) validateKind(p problems) {
 	if t.kind == Vlan && len(i.VLAN) == 0 {
 		p.in("vlan").add("interface %s is of kind vlan and has no vlan", i.Name)
 	}
-	if t.portMAC && !i.MAC.IsZero() {
+	if t.kind == Device && len(i.VLAN) > 0 {
+		p.in("vlan").check(refuse("give it kind vlan, or name a VLAN device as its port", "interface %s is a whole device, and none of its VLANs", i.Name))
+	}
+	if t.portMAC && t.kind != Device && !i.MAC.IsZero() {
 		p.in("mac").check(refuse("leave the MAC out", "interface %s is a %s, which has the MAC of what it sits on", i.Name, t))
 	}
 	switch {
@@ -192,7 +211,12 @@ func (i Interface) Claims() []Claim {
 	for _, l := range i.lowers() {
 		list = append(list, Claim{"vlan " + l.path, alone, "lower"})
 	}
-	if t := i.trait(); t.kind != "" && t.kind != Vlan {
+	part := Claim{"port " + i.Port, "port " + i.Port + ", which cannot be shared (kind device)", "part"}
+	if i.Kind == Device {
+		part.As = ""
+	}
+	list = append(list, part)
+	if t := i.trait(); t.kind == Macvlan {
 		words := fmt.Sprintf("%s, in another way than %s", i.On(), t)
 		if t.beside == "" {
 			words = fmt.Sprintf("%s, which a %s shares with nobody", i.On(), t)
@@ -289,11 +313,21 @@ const (
 func (n Network) inheriting(have State) Network {
 	n.Interfaces = slices.Clone(n.Interfaces)
 	for k := range n.Interfaces {
-		if i := &n.Interfaces[k]; !i.HasOwnMAC() {
-			i.MAC = have.Ports[i.base()].MAC
-			if l, there := have.Link(i.Name); there && i.MAC.IsZero() { // the port has been renamed
-				i.MAC = l.MAC
-			}
+		i := &n.Interfaces[k]
+		if i.HasOwnMAC() || !i.MAC.IsZero() {
+			continue
+		}
+		port := have.Ports[i.base()]
+		l, there := have.Link(i.Name)
+		switch {
+		case i.Kind == Device && there:
+			i.MAC = l.origin.mac
+		case i.Kind == Device:
+			i.MAC = port.asOrigin().mac
+		case there && port.Name == "": // it has been renamed
+			i.MAC = l.MAC
+		default:
+			i.MAC = port.MAC
 		}
 	}
 	return n

@@ -80,7 +80,7 @@ func (s *State) observeHost(want Network) error {
 			return err
 		}
 	}
-	return s.observeVLANs(host, want)
+	return errors.Join(s.observeVLANs(host, want), s.observeDevices(host, want))
 }
 
 // observePort reads a device of the host; the kernel may have found it by an
@@ -163,7 +163,9 @@ func decodePort(l netlink.Link) Port {
 	a := l.Attrs()
 	var mac MAC
 	copy(mac[:], a.HardwareAddr)
+	alias, o := cutOrigin(a.Alias)
 	return Port{
+		origin:   o,
 		Name:     a.Name,
 		MAC:      mac,
 		Kind:     l.Type(),
@@ -172,7 +174,7 @@ func decodePort(l netlink.Link) Port {
 		Up:       a.RawFlags&unix.IFF_UP != 0,
 		Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
 		Ours:     a.Group == deviceGroup,
-		Alias:    a.Alias,
+		Alias:    alias,
 	}
 }
 
@@ -235,7 +237,7 @@ func decodeLink(l netlink.Link) Link {
 	link := Link{
 		Name:   a.Name,
 		Index:  a.Index,
-		form:   form{Kind: Kind(l.Type())},
+		form:   form{Kind: Kind(strings.Replace(l.Type(), "device", "nic", 1))}, // ours have an origin
 		Parent: a.ParentIndex,
 		MTU:    a.MTU,
 		Up:     a.RawFlags&unix.IFF_UP != 0,
@@ -245,6 +247,10 @@ func decodeLink(l netlink.Link) Link {
 		link.Parent = 0 // that is another one inside
 	}
 	copy(link.MAC[:], a.HardwareAddr)
+	if link.Alias, link.origin = cutOrigin(a.Alias); link.origin.name != "" {
+		link.form = form{Kind: Device}
+		return link
+	}
 	switch l := l.(type) {
 	case *netlink.Macvlan:
 		link.Mode = macvlanModes[l.Mode]

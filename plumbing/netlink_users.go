@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/vishvananda/netlink"
@@ -191,4 +192,68 @@ func linksOn(other *nsutil.Namespace) ([]netlink.Link, error) {
 	return slices.DeleteFunc(links, func(l netlink.Link) bool {
 		return l.Type() == "veth" || l.Attrs().NetNsID < 0 || l.Attrs().NetNsID != id
 	}), err
+}
+
+// observeDevices finds what else there is to know of devices that are to be given away: who
+// sits on them, and those that have been marked, whatever they are called by now.
+func (s *State) observeDevices(host netlinksafe.Handle, want Network) error {
+	if !want.UsesDevice() {
+		return nil
+	}
+	links, err := host.LinkList()
+	if err != nil {
+		return err
+	}
+	s.nameLinks(links)
+	for _, l := range links {
+		if p := decodePort(l); p.origin.name != "" {
+			s.Marked = append(s.Marked, p)
+		}
+	}
+	for path, p := range s.Ports {
+		for _, l := range links {
+			if sitsOn(l) == p.Index {
+				p.Users = append(p.Users, l.Attrs().Name)
+			}
+		}
+		s.Ports[path] = p
+	}
+	return nil
+}
+
+// Returned is the plan for devices on the host that bear the mark of the handle's namespace,
+// but those that keep says it gets.
+func (h *Handle) Returned(keep Network) (Plan, error) {
+	host, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	links, err := host.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	var plan Plan
+	for _, l := range links {
+		p := decodePort(l)
+		dev, ours := strings.CutPrefix(p.Alias, h.place.mark("")+"/")
+		i, wanted := keep.Interface(dev)
+		if ours && p.origin.name != "" && !(wanted && i.Kind == Device && i.Port == p.origin.name) {
+			plan = append(plan, onHost{restore{p.Name, p.origin, p.MAC}})
+		}
+	}
+	return plan, nil
+}
+
+// MarkedNamespaces are the names of those whose mark devices of the host bear.
+func MarkedNamespaces() ([]string, error) {
+	links, err := netlink.LinkList()
+	var names []string
+	for _, l := range links {
+		if p := decodePort(l); p.origin.name != "" {
+			name, _, _ := strings.Cut(strings.TrimPrefix(p.Alias, "vsrun:"), "/")
+			names = append(names, name)
+		}
+	}
+	return names, err
 }

@@ -66,7 +66,7 @@ func (p Plan) Force(ctx context.Context, h *Handle) error {
 func (p Plan) Changes() Plan {
 	return slices.DeleteFunc(p.WithoutProbe(), func(s Step) bool {
 		switch s.(type) {
-		case announce, keptMark:
+		case announce, keptMark, awaitCarrier:
 			return true
 		}
 		return false
@@ -82,6 +82,8 @@ func (p Plan) Deleted(have State) []Link {
 		case delLink:
 			dev = s.dev
 		case silence:
+			dev = s.dev
+		case moveBack:
 			dev = s.dev
 		default:
 			continue

@@ -12,6 +12,7 @@ type State struct {
 	Holder    int              // a process that is in the namespace where somebody has taken its name away, else 0
 	Ports     map[string]Port  // the ports asked about that are there, and their VLANs, by path
 	HostLinks []string         // devices of the host that can be ports, read only when a port or VLAN is missing
+	Marked    []Port           // the host's devices that bear a mark of ours, read only where one is wanted
 	HostNames []string         // all names on the host, read only then
 	HostIndex map[int]HostLink // by index, read only then
 	Links     []Link           // inside, loopback included
@@ -50,6 +51,8 @@ type Port struct {
 	Ours       bool // we made it
 	Loud       bool // ours, and the host has ARP, IPv6 or the like on it
 	Alias      string
+	origin                  // before it was given away
+	Users      []string     // what sits on it, read only of a device that is to be given away
 	Kind       string       // "" for a NIC
 	Addresses  []netip.Addr // the host's own
 	Master     string       // the device it is a member of, if any
@@ -61,6 +64,7 @@ type Link struct {
 	Name  string
 	Index int
 	form
+	origin        // of a device of the host's
 	Sources []MAC // whom it receives from, sorted
 	Parent  int   // index of what it sits on in the host's namespace, 0: on nothing there
 	MAC     MAC
@@ -100,7 +104,7 @@ type HostLink struct {
 // interface goes on. Otherwise it is "".
 func (s State) Renamed(i Interface) string {
 	l, there := s.Link(i.Name)
-	if _, named := s.Ports[i.Port]; named || !there {
+	if _, named := s.Ports[i.Port]; named || !there || i.Kind == Device {
 		return ""
 	}
 	below := s.HostIndex[l.Parent]

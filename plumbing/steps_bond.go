@@ -238,7 +238,7 @@ func (s delOwnAddress) apply(_ context.Context, h *Handle) error {
 	return unlessGone(err)
 }
 
-// setMAC gives a device of the host another MAC.
+// setMAC gives a device another MAC.
 type setMAC struct {
 	dev      string
 	mac, was MAC
@@ -253,8 +253,8 @@ func (s setMAC) undo() Step {
 	return setMAC{s.dev, s.was, s.mac}
 }
 
-func (s setMAC) Command(Place) string {
-	return fmt.Sprintf("ip link set dev %s address %s", quote(s.dev), s.mac)
+func (s setMAC) Command(p Place) string {
+	return fmt.Sprintf("%s link set dev %s address %s", p.in("ip"), quote(s.dev), s.mac)
 }
 
 func (s setMAC) message(h *Handle) (message, error) {

@@ -298,7 +298,11 @@ const patience = 2 * time.Second
 
 // patiently calls try until it need not be called again, or patience ends.
 func patiently(ctx context.Context, try func() (again bool, err error)) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	return patientlyFor(ctx, patience, try)
+}
+
+func patientlyFor(ctx context.Context, limit time.Duration, try func() (again bool, err error)) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -71,7 +71,7 @@ interfaces[2].name: interface name "default" is taken by the kernel`},
 	{name: "kinds", network: Network{Interfaces: []Interface{
 		{Name: "a", Port: "eth1", Kind: Macvlan}, {Name: "b", Port: "eth1", Kind: "macvtap"},
 	}}, problems: `
-interfaces[1].kind: kind "macvtap" is unknown: it is macvlan or vlan`},
+interfaces[1].kind: kind "macvtap" is unknown: it is macvlan, vlan or device`},
 	{name: "mtu at its bounds", network: Network{Interfaces: []Interface{
 		{Name: "a", Port: "eth1", MTU: 68, Addresses: prefixes("192.0.2.8/24")},
 		{Name: "b", Port: "eth1", MTU: 65535, Addresses: prefixes("2001:db8::8/64")},

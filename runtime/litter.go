@@ -68,6 +68,13 @@ func (r *Runtime) traces() ([]int, error) {
 		return nil, err
 	}
 	ids := append(cgroup.Find().Numbers(), units.Numbers()...)
+	marked, err := plumbing.MarkedNamespaces()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range marked {
+		ids = append(ids, numberOf(name))
+	}
 	for _, dir := range []string{r.StateDir, r.NetnsDir, r.RunDir} {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -82,7 +89,7 @@ func (r *Runtime) traces() ([]int, error) {
 		}
 	}
 	slices.Sort(ids)
-	ids = slices.DeleteFunc(slices.Compact(ids), func(id int) bool { return id > MaxID })
+	ids = slices.DeleteFunc(slices.Compact(ids), func(id int) bool { return id < 1 || id > MaxID })
 	return ids, nil
 }
 
@@ -165,7 +172,8 @@ func (r *Runtime) judge(ctx context.Context, id int) (found Litter, s sweep, err
 		s = append(s, r.judgeDead(id, &found)...)
 	}
 	s = append(s, r.judgeFiles(id, none, &found)...)
-	return found, s, nil
+	devices, err := r.judgeDevices(id, vs, unwanted, &found)
+	return found, append(s, devices...), err
 }
 
 // judgeInit reports whether there is an init. One that is kept elsewhere is not ours to
@@ -244,6 +252,34 @@ func (r *Runtime) judgeFiles(id int, none bool, found *Litter) (s sweep) {
 		s = append(s, func(context.Context) error { return os.RemoveAll(dir) })
 	}
 	return s
+}
+
+// judgeDevices finds devices that came back by themselves.
+func (r *Runtime) judgeDevices(id int, vs VirtualServer, unwanted bool, found *Litter) (s sweep, err error) {
+	h, err := plumbing.Open(r.place(id))
+	if err != nil {
+		return nil, err
+	}
+	keep := vs.Network
+	if unwanted {
+		keep = plumbing.Network{}
+	}
+	plan, err := h.Returned(keep)
+	h.Close()
+	for _, step := range plan {
+		found.add("a device that vs%d had: %s", id, step)
+	}
+	if len(plan) > 0 {
+		s = sweep{func(ctx context.Context) error {
+			h, err := plumbing.Open(r.place(id))
+			if err != nil {
+				return err
+			}
+			defer h.Close()
+			return r.giveBack(ctx, h, keep)
+		}}
+	}
+	return s, err
 }
 
 func exists(path string) bool {

@@ -225,6 +225,12 @@ func (r *Runtime) unplumb(ctx context.Context, id int, forgotten bool, take take
 			h.Deleting()
 		}
 	}
+	if vs.UsesDevice() {
+		one := take
+		take = func(h *plumbing.Handle, have plumbing.State) error {
+			return errors.Join(one(h, have), r.giveBack(ctx, h, plumbing.Network{}))
+		}
+	}
 	if have.Namespace == plumbing.Ours {
 		return take(h, have)
 	}
@@ -239,6 +245,13 @@ func (r *Runtime) unplumb(ctx context.Context, id int, forgotten bool, take take
 		}
 	}
 	return take(h, have)
+}
+
+// giveBack makes devices what they were that are on the host again, or yet, but those to be
+// kept.
+func (r *Runtime) giveBack(ctx context.Context, h *plumbing.Handle, keep plumbing.Network) error {
+	plan, err := h.Returned(keep)
+	return errors.Join(err, plan.Force(ctx, h))
 }
 
 // takeDown is stop for those who do not report what had to be killed.

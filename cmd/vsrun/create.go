@@ -36,7 +36,7 @@ A document (-f) is YAML or JSON:
     - name: eth0               # inside
       port: eth1               # on the host
       vlan: 10                 # or [100, 10]: outer and inner (802.1ad)
-      kind: macvlan            # or vlan: the VLAN is its alone
+      kind: macvlan            # or vlan: the VLAN is its alone; device: the port itself, until it is detached
       mode: bridge             # whom on the port it reaches: all in this mode; private: none; vepa: by the switch;
                                # source: who is in sources; passthru: it is alone there, and has its MAC
       sources: [02:00:5e:10:00:01]  # with mode source: receive from these alone

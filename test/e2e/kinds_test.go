@@ -2,8 +2,14 @@ package e2e_test
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/vsrun/vsrun/test/lab"
 )
 
 // differs is nil when what there is differs from what should be, and words tell it.
@@ -140,5 +146,161 @@ func TestKindsDepart(t *testing.T) {
 		if leaks := s.Leaks(); leaks != "" {
 			t.Errorf("it leaves\n%s", leaks)
 		}
+	}
+}
+
+// nic is a device of the host's, as it says of itself.
+func (s *site) nic(t *testing.T, name string) string {
+	t.Helper()
+	type device struct {
+		Ifname, Address, Ifalias string
+		MTU                      int
+		Altnames, Flags          []string
+	}
+	d := decoded[[]device](t, s.Run(t, "ip", "-j", "link", "show", "dev", name))[0]
+	return fmt.Sprintf("%s %v %s mtu %d up %v alias %q", d.Ifname, d.Altnames, d.Address, d.MTU, strings.Contains(strings.Join(d.Flags, ","), "UP"), d.Ifalias)
+}
+
+// newDeviceSite is a site whose eth2 is given away; what the kernel makes anew of it with each
+// move, its own kernel parameters, is put back at the end.
+func newDeviceSite(t *testing.T) *site {
+	t.Helper()
+	s := newSite(t, "eth1", "eth2")
+	t.Cleanup(func() { s.Run(t, "sysctl", "-qw", "net.ipv6.conf.eth2.accept_dad=0") })
+	t.Cleanup(func() { s.MustVsrun(t, "destroy", "--all") })
+	return s
+}
+
+// A whole device is moved in, and comes back as it was, whatever ends it there.
+func TestDevice(t *testing.T) {
+	s := newDeviceSite(t)
+	s.Run(t, "ip", "link", "set", "dev", "eth2", "alias", "second floor, left")
+	t.Cleanup(func() { s.Run(t, "ip", "link", "set", "dev", "eth2", "alias", "") })
+	t.Cleanup(func() { s.Run(t, "ip", "link", "property", "del", "dev", "eth2", "altname", "enp3s0") })
+	s.Run(t, "ip", "link", "property", "add", "dev", "eth2", "altname", "enp3s0")
+	was := s.nic(t, "eth2")
+	back := func(why string) {
+		t.Helper()
+		if now := s.nic(t, "eth2"); now != was {
+			t.Errorf("%s: it was\n%s, and is\n%s", why, was, now)
+		}
+	}
+	const doc = "{id: 8, interfaces: [{name: eth0, port: eth2, kind: device, mac: '02:00:00:00:00:08', mtu: 1400, addresses: [192.0.2.8/24], gateways: [192.0.2.1]}]}"
+	s.must(t, s.VsrunIn(doc, "create", "-f", "-"))
+	if err := s.client.Ping("192.0.2.8"); err != nil {
+		t.Error(err)
+	}
+	if mac := s.mac(t, "vs8", "eth0"); mac != "02:00:00:00:00:08" {
+		t.Error(mac)
+	}
+	if r := s.TryRun("ip", "link", "show", "dev", "eth2"); r.Code == 0 {
+		t.Errorf("it is still on the host: %v", r)
+	}
+	s.MustVsrun(t, "diff", "8")
+	s.refuses(t, "create 9 --port eth2 --address 192.0.2.9/24", "vs8 already has port eth2, which cannot be shared (kind device)")
+
+	s.In("vs8").Run(t, "ip", "link", "set", "dev", "eth0", "mtu", "1300", "address", "02:00:00:00:00:99")
+	s.heals(t, "set MAC 02:00:00:00:00:08 on eth0")
+	s.MustVsrun(t, "disable", "8")
+	back("disabled")
+	s.MustVsrun(t, "enable", "8", "--no-probe")
+	s.MustVsrun(t, "detach", "8", "eth0")
+	back("detached")
+	// Without a MAC it has its own, which a switch may be told too early: its port has just come up.
+	s.MustVsrun(t, "attach", "8", "--no-probe", "--port", "eth2", "--kind", "device", "--address", "192.0.2.18/24")
+	if err := s.client.Ping("192.0.2.18"); err != nil {
+		t.Error(err)
+	}
+	s.must(t, s.VsrunIn("{id: 8, interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.8/24]}]}", "apply", "-f", "-"))
+	back("another port")
+	s.must(t, s.VsrunIn(doc, "apply", "-f", "-"))
+	s.MustVsrun(t, "diff", "8")
+	s.MustVsrun(t, "create", "9", "--no-probe", "--port", "eth1", "--address", "192.0.2.9/24")
+	s.MustVsrun(t, "destroy", "8", "9") // together
+	back("destroyed with others")
+	if leaks := s.Leaks(); strings.Contains(leaks, "eth0") || strings.Contains(leaks, "vs8") {
+		t.Error(leaks)
+	}
+}
+
+// What cannot be given away is left as it is.
+func TestDeviceRefused(t *testing.T) {
+	s := newSite(t, "eth1", "eth2")
+	s.Run(t, "ip", "address", "add", "198.51.100.7/24", "dev", "eth1")
+	t.Cleanup(func() { s.TryRun("ip", "address", "delete", "198.51.100.7/24", "dev", "eth1") })
+	s.refuses(t, "create 8 --port eth1 --kind device", "the host has addresses on eth1: 198.51.100.7")
+	s.Run(t, "ip", "link", "add", "link", "eth2", "name", "mv0", "type", "macvlan")
+	s.refuses(t, "create 8 --port eth2 --kind device", "mv0 sits on eth2")
+	s.Run(t, "ip", "link", "delete", "mv0")
+	s.refuses(t, "create 8 --port eth9 --kind device", "no port eth9 on this host")
+	s.refuses(t, "create 8 --port eth2 --vlan 10 --kind device", "is a whole device, and none of its VLANs")
+	s.MustVsrun(t, "create", "9", "--no-probe", "--port", "eth2", "--address", "192.0.2.9/24")
+	s.refuses(t, "create 8 --port eth2 --kind device", "vs9 already has port eth2, which cannot be shared (kind device)")
+}
+
+// A device that came back by itself, or was marked by somebody who was killed, is found: by an
+// enable, by a destroy, and by gc.
+func TestDeviceThatCameBack(t *testing.T) {
+	s := newDeviceSite(t)
+	was := s.nic(t, "eth2")
+	s.MustVsrun(t, "create", "8", "--no-probe", "--port", "eth2", "--kind", "device", "--mtu", "1400", "--address", "192.0.2.8/24")
+	mark := decoded[[]struct{ Ifalias string }](t, s.In("vs8").Run(t, "ip", "-j", "link", "show", "dev", "eth0"))[0].Ifalias
+	// As the kernel does with a NIC whose namespace ends: its name inside, if it is free.
+	lost := func() {
+		t.Helper()
+		s.In("vs8").Run(t, "ip", "link", "set", "dev", "eth0", "down", "netns", "1", "name", "dev7")
+		s.Run(t, "ip", "netns", "delete", "vs8")
+	}
+	lost()
+	s.MustVsrun(t, "enable", "8", "--no-probe")
+	if err := s.client.Ping("192.0.2.8"); err != nil {
+		t.Error(err)
+	}
+	s.MustVsrun(t, "diff", "8")
+	lost()
+	if r := s.Vsrun("gc"); r.Code != 0 || strings.Contains(r.Stdout, "dev7") {
+		t.Errorf("it is wanted: %v", r)
+	}
+	s.MustVsrun(t, "disable", "8")
+	if now := s.nic(t, "eth2"); now != was {
+		t.Errorf("it was\n%s, and is\n%s", was, now)
+	}
+	s.MustVsrun(t, "destroy", "8")
+	s.Run(t, "ip", "link", "set", "dev", "eth2", "alias", mark)
+	if r := s.Vsrun("gc"); r.Code != 0 || !strings.Contains(r.Stdout, "make eth2 what it was") {
+		t.Errorf("%v", r)
+	}
+	if now := s.nic(t, "eth2"); now != was {
+		t.Errorf("it was\n%s, and is\n%s", was, now)
+	}
+}
+
+// Whenever a command is killed that gives a device away or takes it back, it is not lost.
+func TestDeviceAfterKills(t *testing.T) {
+	s := newDeviceSite(t)
+	was := s.nic(t, "eth2")
+	killed := func(args string, within time.Duration) {
+		t.Helper()
+		c := exec.Command(filepath.Join(lab.Programs(t), "vsrun"), strings.Fields(args)...)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		kill := time.AfterFunc(rand.N(within), func() { c.Process.Kill() })
+		c.Wait()
+		kill.Stop()
+	}
+	const create = "create 8 --no-probe --port eth2 --kind device --mac 02:00:00:00:00:08 --mtu 1400 --address 192.0.2.8/24"
+	begun := time.Now()
+	s.MustVsrun(t, strings.Fields(create)...)
+	created := time.Since(begun)
+	for range 20 {
+		killed("destroy 8", created)
+		s.MustVsrun(t, "destroy", "8")
+		if now := s.nic(t, "eth2"); now != was {
+			t.Fatalf("it was\n%s, and is\n%s", was, now)
+		}
+		killed(create, created)
+		s.MustVsrun(t, strings.Fields(create)...)
+		s.MustVsrun(t, "diff", "8")
 	}
 }
