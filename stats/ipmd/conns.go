@@ -3,11 +3,13 @@ package ipmd
 import (
 	"container/list"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // conns are the open connections of all listeners. Beyond a limit, the one that has
@@ -16,6 +18,7 @@ import (
 // clients try again (RFC 9112, section 9.3.1.1).
 type conns struct {
 	refused atomic.Uint64
+	leaving atomic.Int32 // refused ones that are still told so
 
 	mu    sync.Mutex
 	count int
@@ -72,11 +75,36 @@ func (d *doorkeeper) Accept() (net.Conn, error) {
 			return c, nil
 		}
 		c.conns.refused.Add(1)
-		if c.who.Local { // who speaks TLS would not understand it
-			raw.Write([]byte(tooMany)) // into an empty buffer
+		if !c.who.Local { // who speaks TLS would not understand it
+			raw.Close()
+			continue
 		}
-		raw.Close()
+		go c.conns.refuse(raw)
 	}
+}
+
+// Of those that are refused, so many are told why at once, and so long.
+const (
+	farewells = 64
+	farewell  = time.Second
+)
+
+// refuse answers a request, once there is one: before that, clients take an answer for a
+// mistake. What they are still writing then is read, for a socket that is closed before takes
+// the answer along (ECONNRESET; unix_release_sock() in net/unix/af_unix.c).
+func (c *conns) refuse(raw net.Conn) {
+	defer raw.Close()
+	defer c.leaving.Add(-1)
+	if c.leaving.Add(1) > farewells {
+		return
+	}
+	raw.SetDeadline(time.Now().Add(farewell))
+	raw.Read(make([]byte, 1))
+	io.WriteString(raw, tooMany)
+	if half, ok := raw.(interface{ CloseWrite() error }); ok {
+		half.CloseWrite()
+	}
+	io.Copy(io.Discard, io.LimitReader(raw, http.DefaultMaxHeaderBytes))
 }
 
 // endOf is who is at the other end of a connection.

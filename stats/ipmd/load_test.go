@@ -106,9 +106,25 @@ func TestTooManyConnections(t *testing.T) {
 		}()
 		<-asked
 	}
-	if _, err := client.Stats(t.Context()); !errors.Is(err, ErrBusy) || err.Error() != "ipmd has too many connections that work" {
-		t.Errorf("%v", err)
+	for range 30 {
+		if _, err := client.Stats(t.Context()); !errors.Is(err, ErrBusy) || err.Error() != "ipmd has too many connections that work" {
+			t.Errorf("%v", err)
+		}
 	}
+	late, err := connect(t.Context(), client.Socket)
+	must(t, err)
+	defer late.Close()
+	soon(t, "it is refused", func() bool { return s.conns.refused.Load() == 31 })
+	for _, part := range []string{"GET /stats HTTP/1.1\r\n", "Host: ipmd\r\n", "\r\n"} {
+		_, err := io.WriteString(late, part)
+		must(t, err)
+	}
+	if text, err := io.ReadAll(late); err != nil || string(text) != tooMany {
+		t.Errorf("who writes late gets %q, %v", text, err)
+	}
+	dial(t, client.Socket, 2*farewells, "")
+	soon(t, "all others have been refused", func() bool { return s.conns.refused.Load() == 31+2*farewells })
+	soon(t, "and closed", func() bool { return s.conns.leaving.Load() == 0 })
 	close(answer)
 	for range 2 {
 		must(t, <-failed)
