@@ -27,7 +27,7 @@ func About(s Step) Topic {
 		return OfMark
 	case addAddress, delAddress, setPrimary:
 		return OfAddress
-	case setRoute, delRoute:
+	case setRoute, delRoute, delRouter:
 		return OfRoute
 	case addRule, delRule, restoreRule:
 		return OfRule

@@ -320,7 +320,7 @@ func (d *differ) links() {
 		case link.MTU > mtu:
 			d.lower = append(d.lower, setMTU{i.Name, mtu, link.MTU})
 		}
-		switch gateway := !i.gateway(true).IsValid(); {
+		switch gateway := d.routersLead(); {
 		case i.RA && !link.RA: // before it is up, which is when routers are asked
 			d.add(setSysctls{set: raSysctls(i.Name, true, gateway), was: raSysctls(i.Name, false, false)})
 		case i.RA && link.Defrtr != gateway:
@@ -339,6 +339,12 @@ func (d *differ) links() {
 	if slices.ContainsFunc(d.want.Interfaces, Interface.hasIPv6) {
 		d.sysctls(ip6Sysctls)
 	}
+}
+
+// routersLead says whether routers may be default gateways: not beside one that is asked for,
+// which has the metric of theirs (IP6_RT_PRIO_USER), or they another one.
+func (d *differ) routersLead() bool {
+	return !slices.ContainsFunc(d.want.Interfaces, func(i Interface) bool { return i.gateway(true).IsValid() })
 }
 
 // addresses asks for all new addresses at once whether anybody holds them,
@@ -413,6 +419,11 @@ func (d *differ) setRoutes() (stale Plan) {
 	for _, r := range d.have.Routes {
 		if !d.remade[r.Dev] {
 			have[r.key()] = r
+		}
+	}
+	for _, r := range d.have.Routers {
+		if _, ours := d.want.Interface(r.Dev); ours && !d.routersLead() && !d.remade[r.Dev] {
+			d.add(delRouter{r})
 		}
 	}
 	for _, r := range d.routes {

@@ -42,16 +42,21 @@ func ListenSysctls() (*SysctlListener, error) {
 func (l *SysctlListener) Close() error { return l.f.Close() }
 
 // Follow has the listener hear what is written in a namespace, too. Next tells one of the
-// numbers then, which no other namespace gets. They are for Unfollow.
-func (l *SysctlListener) Follow(ns *nsutil.Namespace) (watches []int, err error) {
+// numbers then, which no other namespace gets. They are for Unfollow. Of interfaces that heed
+// routers it hears that, until they are made anew.
+func (l *SysctlListener) Follow(ns *nsutil.Namespace, heeding ...string) (watches []int, err error) {
+	dirs := sysctlDirs()
+	for _, dev := range heeding {
+		dirs = append(dirs, filepath.Dir(raSysctl(dev, raItself, true).path()))
+	}
 	err = ns.Do(func() error {
 		return l.control(func(fd int) error {
-			for _, dir := range sysctlDirs() {
+			for _, dir := range dirs {
 				w, err := unix.InotifyAddWatch(fd, dir, unix.IN_MODIFY|unix.IN_ONLYDIR)
 				switch {
 				case err == nil:
 					watches = append(watches, w)
-				case !errors.Is(err, unix.ENOENT): // a kernel without IPv6
+				case !errors.Is(err, unix.ENOENT): // a kernel without IPv6, or no such interface
 					return fmt.Errorf("cannot watch %s: %w", dir, err)
 				}
 			}

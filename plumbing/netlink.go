@@ -283,7 +283,17 @@ func (s *State) observeRoutes(inside netlinksafe.Handle, names map[int]string) e
 			s.Routes = append(s.Routes, decodeRoute(r, family, names))
 		}
 	}
-	return nil
+	if !slices.ContainsFunc(s.Links, func(l Link) bool { return l.RA && l.Name != "lo" }) {
+		return nil
+	}
+	theirs := &netlink.Route{Protocol: unix.RTPROT_RA, Table: unix.RT_TABLE_UNSPEC}
+	routes, err := inside.RouteListFiltered(netlink.FAMILY_V6, theirs, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	for _, r := range routes {
+		if route := decodeRoute(r, netlink.FAMILY_V6, names); route.To.Bits() == 0 && route.Via.IsValid() && route.Dev != "" {
+			s.Routers = append(s.Routers, route)
+		}
+	}
+	return err
 }
 
 func decodeRoute(r netlink.Route, family int, names map[int]string) Route {

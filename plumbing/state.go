@@ -18,6 +18,7 @@ type State struct {
 	Links     []Link           // inside, loopback included
 	Addresses []Address        // the permanent ones, on our links
 	Routes    []Route          // those with our protocol
+	Routers   []Route          // default routes that routers have given
 	Rules     []Rule           // likewise
 	LostRules []Rule           // the kernel's own that somebody has deleted
 	Sysctls   map[string]string

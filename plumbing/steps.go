@@ -321,6 +321,27 @@ func (s delRoute) apply(_ context.Context, h *Handle) error {
 	return unlessGone(err)
 }
 
+// delRouter takes a default route away that a router has given, which comes again with what
+// that says next where it may.
+type delRouter struct{ Route }
+
+func (s delRouter) String() string { return "delete route " + s.Route.String() + " of a router" }
+func (delRouter) undo() Step       { return nil }
+
+func (s delRouter) Command(p Place) string {
+	return fmt.Sprintf("%s route delete %s proto ra", p.in("ip"), s.Route.exact().words())
+}
+
+func (s delRouter) apply(_ context.Context, h *Handle) error {
+	index, err := h.index(s.Dev)
+	if err == nil {
+		m := route(unix.RTM_DELROUTE, 0, index, s.Route.exact())
+		m.body[5] = unix.RTPROT_RA // rtm_protocol
+		err = h.inside.one(m)
+	}
+	return unlessGone(err)
+}
+
 // routeKey is what the kernel tells routes apart by.
 type routeKey struct {
 	to            string

@@ -43,6 +43,8 @@ func (s State) After(p Plan) State {
 			s.Addresses = slices.DeleteFunc(slices.Clone(s.Addresses), func(a Address) bool { return a == step.Address })
 		case delRoute:
 			s.Routes = slices.DeleteFunc(slices.Clone(s.Routes), func(r Route) bool { return r == step.Route })
+		case delRouter:
+			s.Routers = slices.DeleteFunc(slices.Clone(s.Routers), func(r Route) bool { return r == step.Route })
 		case setRoute:
 			s.Routes = append(slices.DeleteFunc(slices.Clone(s.Routes), func(r Route) bool { return r.key() == step.Route.key() }), step.Route)
 		case addRule:

@@ -45,7 +45,7 @@ A document (-f) is YAML or JSON:
       addresses: [192.0.2.8/24, "2001:db8::8/64"]
       gateways: [192.0.2.1, "2001:db8::1"]  # where several interfaces have one, each answers by its own
       ra: false                # true: IPv6 addresses (EUI-64) from routers there, too, and their default
-                               # route, unless it has a gateway
+                               # route, unless there is an IPv6 gateway
       metric: 0                # the order among gateways for what is sent first; that of interfaces when left out
       table: 101               # its own routing table, and rules from and to its addresses; when left
                                # out, one is made, with rules from them, where several have gateways

@@ -185,4 +185,5 @@ func (a *Agent) end(ctx context.Context, r result) {
 	}
 	a.watchInit(ctx, r.id, r.served)
 	a.followLimits(r.id)
+	a.refollow(r.id)
 }

@@ -165,6 +165,28 @@ func TestForeign(t *testing.T) {
 	d.whole(t)
 }
 
+// Whether an interface heeds routers is heard, too, also of one that vsd has just made.
+func TestHeedsRouters(t *testing.T) {
+	s := newSite(t)
+	s.apply(t, "{id: 8, interfaces: [{name: eth0.5, port: eth1, ra: true}]}")
+	d := startVSD(t, s.Host)
+	d.whole(t)
+	for range 2 {
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(500 * time.Millisecond) { // what is said of a new address wakes vsd, too
+			waiting := s.Run(t, "ip", "-n", "vs8", "-6", "address", "show", "tentative") + s.Run(t, "ip", "-n", "vs8", "-6", "address", "show", "optimistic")
+			if waiting == "" {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("still\n%s", waiting)
+			}
+		}
+		sysctl("vs8", "net/ipv6/conf/eth0.5/accept_ra=0")(t, s)
+		d.await(t, "of routers not heeded", about("vs8", agent.Mended))
+		d.whole(t)
+	}
+}
+
 // Services whose init has died while the port is away run again before that is back.
 func TestServicesWithoutPort(t *testing.T) {
 	s := newSite(t)

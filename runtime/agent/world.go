@@ -188,28 +188,63 @@ func (a *Agent) follow(id int) {
 	name, err := a.world.ear.Follow(ns)
 	if err == nil {
 		a.world.named[name] = id
-		s.watches, err = a.world.sysctls.Follow(ns)
-	}
-	for _, w := range s.watches {
-		a.world.watches[w] = id
+		err = a.followSysctls(id, ns)
 	}
 	if err != nil {
 		a.missed("all that happens in "+subject{id: id}.String(), err)
 	}
 }
 
+// followSysctls hears those of its interfaces, too, as they are now.
+func (a *Agent) followSysctls(id int, ns *nsutil.Namespace) error {
+	s := a.world.servers[id]
+	watches, err := a.world.sysctls.Follow(ns, heeding(s.vs)...)
+	a.world.drop(slices.DeleteFunc(s.watches, func(w int) bool { return slices.Contains(watches, w) }))
+	s.watches = watches
+	for _, w := range watches {
+		a.world.watches[w] = id
+	}
+	return err
+}
+
+// heeding are the interfaces that heed routers.
+func heeding(vs runtime.VirtualServer) (names []string) {
+	for _, i := range vs.Interfaces {
+		if i.RA {
+			names = append(names, i.Name)
+		}
+	}
+	return names
+}
+
+// refollow does so again for one that has been looked at: a link made anew has other sysctls.
+func (a *Agent) refollow(id int) {
+	s := a.world.servers[id]
+	if s == nil || len(heeding(s.vs)) == 0 {
+		return
+	}
+	ns, err := nsutil.Open(a.runtime.Path(id))
+	if err == nil {
+		defer ns.Close()
+		err = a.followSysctls(id, ns)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.missed("all that happens in "+subject{id: id}.String(), err)
+	}
+}
+
 func (w *world) unfollow(s *server) {
-	for _, watch := range s.watches {
-		delete(w.watches, watch)
-	}
-	w.sysctls.Unfollow(s.watches)
+	w.drop(s.watches)
 	s.watches = nil
-	limits := slices.Collect(maps.Values(s.limits))
-	for _, watch := range limits {
+	w.drop(slices.Collect(maps.Values(s.limits)))
+	s.limits = nil
+}
+
+func (w *world) drop(watches []int) {
+	for _, watch := range watches {
 		delete(w.watches, watch)
 	}
-	w.sysctls.Unfollow(limits)
-	s.limits = nil
+	w.sysctls.Unfollow(watches)
 }
 
 // followLimits hears when somebody sets other limits for the services, which come and go.

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -92,6 +93,29 @@ func TestRouterAdvertisements(t *testing.T) {
 	}
 	if r := s.Vsrun("diff", "8"); r.Code != 0 || r.Stdout != "" {
 		t.Error(r)
+	}
+
+	// One that is asked for wins over the router's, on whatever interface, and gives way again.
+	for _, ways := range []string{
+		strings.Replace(heeding, "mac:", `gateways: ["2001:db8::1"], mac:`, 1),
+		strings.Replace(heeding, "}]}", `}, {name: eth1, port: eth1, addresses: ["2001:db8:1::8/64"], gateways: ["2001:db8:1::1"]}]}`, 1),
+	} {
+		s.must(t, s.VsrunIn(ways, "apply", "-f", "-"))
+		advertise(t, router)
+		if route := vs8.Run(t, "ip", "-6", "route", "show", "default"); strings.Contains(route, "proto ra") || strings.Count(route, "default via 2001:db8:") != 1 {
+			t.Errorf("the default route is %q", route)
+		}
+		if r := s.Vsrun("diff", "8"); r.Code != 0 || r.Stdout != "" {
+			t.Error(r)
+		}
+		s.must(t, s.VsrunIn(heeding, "apply", "-f", "-"))
+		soon(t, func() error {
+			advertise(t, router)
+			if route := vs8.Run(t, "ip", "-6", "route", "show", "default"); !strings.Contains(route, "proto ra") {
+				return fmt.Errorf("the default route is %q", route)
+			}
+			return nil
+		})
 	}
 	s.MustVsrun(t, "enable", "8", "--prune")
 	if got := addresses(); strings.Count(got, "inet6") != 3 {
