@@ -85,8 +85,13 @@ func reload(ctx context.Context, hup <-chan os.Signal, a *agent.Agent, log *slog
 func checkpoint(ctx context.Context, r *runtime.Runtime, every time.Duration, log *slog.Logger) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for {
-		if err := r.Checkpoint(context.WithoutCancel(ctx)); err != nil {
+	for said := ""; ; {
+		err := r.Checkpoint(context.WithoutCancel(ctx))
+		switch {
+		case err == nil:
+			said = ""
+		case err.Error() != said: // once, and not at each time
+			said = err.Error()
 			log.Error("cannot write all that was counted", "err", err)
 		}
 		select {

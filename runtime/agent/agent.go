@@ -26,7 +26,8 @@ type Agent struct {
 	announce map[subject]bool      // what is to be announced then
 	busy     map[subject]bool      // what is being looked at
 	done     chan result
-	anew     <-chan time.Time // when to begin anew, after not all could be seen
+	anew     <-chan time.Time  // when to begin anew, after not all could be seen
+	said     map[string]string // what cannot be looked after, and why
 	world    world
 	watching sync.WaitGroup // for inits to end
 }
@@ -64,6 +65,7 @@ func New(r *runtime.Runtime, log *slog.Logger) *Agent {
 	return &Agent{
 		runtime: r, log: log, asks: make(chan func()),
 		due: map[subject]time.Time{}, announce: map[subject]bool{}, busy: map[subject]bool{}, done: make(chan result),
+		said: map[string]string{},
 	}
 }
 

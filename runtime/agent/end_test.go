@@ -6,7 +6,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -83,5 +86,20 @@ func TestDamagedRecord(t *testing.T) {
 	a.unread("vs8", errors.Join(damaged, &os.PathError{Op: "open", Path: path, Err: unix.EMFILE}))
 	if a.anew == nil {
 		t.Error("what passes is not tried again")
+	}
+	// A disk that cannot be read may never pass: that is tried at longer and longer times, and
+	// said once.
+	var log strings.Builder
+	a.log = slog.New(slog.NewTextHandler(&log, nil))
+	var waits []time.Duration
+	for range 12 {
+		a.unread("vs9", unix.EIO)
+		waits = append(waits, a.limits.failed(subject{}))
+	}
+	if n := strings.Count(log.String(), "cannot look after vs9"); n != 1 {
+		t.Errorf("it is said %d times: %s", n, log.String())
+	}
+	if !slices.IsSorted(waits) || waits[11] < 4*time.Minute {
+		t.Errorf("it is tried again after %v", waits)
 	}
 }

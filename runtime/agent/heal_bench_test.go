@@ -14,10 +14,13 @@ import (
 // that brings it to what vsd says is its end. docs/healing.md has the figures of
 //
 //	go test -run '^$' -bench Heal -benchtime 20x ./runtime/agent
-func BenchmarkHeal(b *testing.B) {
-	s := newSite(b)
+func BenchmarkHeal(b *testing.B) { benchmark(b, newSite(b), drifts) }
+
+func BenchmarkHealLimits(b *testing.B) { benchmark(b, newLimited(b), onLimits) }
+
+func benchmark(b *testing.B, s *site, list []drift) {
 	d := startVSD(b, s.Host)
-	for _, one := range drifts {
+	for _, one := range list {
 		if one.name == "port made again" { // mended before the command has ended
 			continue
 		}

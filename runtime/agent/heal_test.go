@@ -288,6 +288,18 @@ func limit(below, value string, files ...string) func(testing.TB, *site) {
 	}
 }
 
+func newLimited(t testing.TB) *site {
+	t.Helper()
+	lab.Require(t, "controller:memory", "controller:pids", "controller:cpu")
+	s := &site{Host: newHost(t)}
+	s.apply(t, `
+id: 8
+resources: {cpu: 150%}
+services: [{name: one, command: [sleep, "100000"], resources: {memory: 64M, cpu: 33%, tasks: 20}}]
+`)
+	return s
+}
+
 var onLimits = []drift{
 	{"memory of a service", "vs8", "set the limit of memory of service one", limit("one.service", "33554432", "memory.max", "memory.limit_in_bytes")},
 	{"tasks of a service", "vs8", "set the limit of tasks of service one", limit("one.service", "max", "pids.max")},
@@ -298,13 +310,7 @@ var onLimits = []drift{
 // Limits that somebody has written into cgroups, also those that nobody had asked for, are
 // taken back; a service that was started anew has none but its own.
 func TestHealsLimits(t *testing.T) {
-	lab.Require(t, "controller:memory", "controller:pids", "controller:cpu")
-	s := &site{Host: newHost(t)}
-	s.apply(t, `
-id: 8
-resources: {cpu: 150%}
-services: [{name: one, command: [sleep, "100000"], resources: {memory: 64M, cpu: 33%, tasks: 20}}]
-`)
+	s := newLimited(t)
 	for _, one := range onLimits {
 		t.Run(one.name, func(t *testing.T) { one.heals(t, s) })
 	}
@@ -312,19 +318,9 @@ services: [{name: one, command: [sleep, "100000"], resources: {memory: 64M, cpu:
 	d.whole(t)
 	s.MustVsrun(t, "service", "restart", "8", "one")
 	d.whole(t)
-	for late := time.After(10 * time.Second); ; { // its cgroup may not be watched yet
-		onLimits[0].hand(t, s)
-		select {
-		case e := <-d.events:
-			if about("vs8", agent.Mended)(e) {
-				d.whole(t)
-				return
-			}
-		case <-time.After(200 * time.Millisecond):
-		case <-late:
-			t.Fatal("nobody mends the limit of a service that was started anew")
-		}
-	}
+	onLimits[0].hand(t, s)
+	d.await(t, "of a service that was started anew", about("vs8", agent.Mended))
+	d.whole(t)
 }
 
 func TestHealsPorts(t *testing.T) {

@@ -131,11 +131,14 @@ func (a *Agent) lookAtAll() {
 	for _, name := range names {
 		a.readPort(name)
 	}
+	if a.anew == nil {
+		clear(a.said)
+	}
 }
 
 // missed begins anew in a while: nobody will tell when it can be seen.
 func (a *Agent) missed(what string, err error) {
-	a.log.Warn("cannot look after "+what, "err", err)
+	a.tellMissed(what, err)
 	if a.anew == nil {
 		a.anew = time.After(a.limits.failed(subject{}))
 	}
@@ -148,7 +151,15 @@ func (a *Agent) unread(what string, err error) {
 		a.missed(what, err)
 		return
 	}
-	a.log.Warn("cannot look after "+what, "err", err)
+	a.tellMissed(what, err)
+}
+
+// tellMissed says so once, however often it is tried.
+func (a *Agent) tellMissed(what string, err error) {
+	if a.said[what] != err.Error() {
+		a.log.Warn("cannot look after "+what, "err", err)
+		a.said[what] = err.Error()
+	}
 }
 
 // passes reports whether there is an error of the kernel's among those of records, as for
@@ -269,6 +280,9 @@ func (a *Agent) followLimits(id int) {
 		}
 		if s.limits == nil {
 			s.limits = map[string]int{}
+		}
+		if was, had := s.limits[dir]; !had || was != watch { // what came before it was not heard
+			a.mark(subject{id: id}, settle)
 		}
 		s.limits[dir], a.world.watches[watch] = watch, id
 	}
