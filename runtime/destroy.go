@@ -132,7 +132,7 @@ func (r *Runtime) retire(ctx context.Context, l *leaver, timeout time.Duration) 
 		disabled.Disabled = true
 		err = r.Store.save(disabled)
 	}
-	l.full = errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+	l.full = isFull(err)
 	if err != nil && !errors.Is(err, ErrNotFound) && !l.full {
 		return err
 	}
@@ -190,3 +190,6 @@ func AtOnce(n int, do func(k int)) {
 	}
 	all.Wait()
 }
+
+// isFull reports whether nothing could be stored for want of room.
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

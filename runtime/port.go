@@ -195,7 +195,7 @@ func (r *Runtime) DestroyPort(ctx context.Context, name string) (there bool, err
 }
 
 // destroyPort stores first that it has begun: or vsd would make the port whole again after
-// a crash.
+// a crash. On a full disk it does without.
 func (r *Runtime) destroyPort(ctx context.Context, p portRecord) error {
 	h, err := plumbing.OpenHost()
 	if err != nil {
@@ -207,7 +207,7 @@ func (r *Runtime) destroyPort(ctx context.Context, p portRecord) error {
 		return err
 	}
 	p.Leaving = true
-	if err := r.Store.savePort(p); err != nil {
+	if err := r.Store.savePort(p); err != nil && !isFull(err) {
 		return err
 	}
 	if err := plan.Force(ctx, h); err != nil {

@@ -109,6 +109,24 @@ func TestFullDisk(t *testing.T) {
 	if err := reach(s.client, "192.0.2.8"); err != nil {
 		t.Error(err)
 	}
+	vsd := s.Start(t, filepath.Join(lab.Programs(t), "vsd"), "--checkpoint=1s")
+	const complaint = "cannot write all that was counted"
+	awaitOutput(t, vsd, complaint)
+	s.Run(t, "ip", "-n", "vs8", "address", "flush", "dev", "eth0")
+	soon(t, func() error { return reach(s.client, "192.0.2.8") })
+	if err := os.Truncate(filepath.Join(s.StateDir, "fill"), 0); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, func() error {
+		_, err := os.Stat(filepath.Join(s.StateDir, "ledger.json"))
+		return err
+	})
+	vsd.Stop()
+	os.RemoveAll(filepath.Join(s.RunDir, "vsd.sock"))
+	if n := strings.Count(vsd.Output(), complaint); n != 1 {
+		t.Errorf("vsd says %d times that the disk is full:\n%s", n, vsd.Output())
+	}
+	fill(t, s.StateDir)
 	s.MustVsrun(t, "destroy", "8")
 	fill(t, s.StateDir)
 	s.MustVsrun(t, "destroy", "9")
@@ -190,12 +208,7 @@ func TestReadOnlyState(t *testing.T) {
 	}
 
 	vsd := s.Start(t, filepath.Join(lab.Programs(t), "vsd"))
-	soon(t, func() error {
-		if !strings.Contains(vsd.Output(), "vsd is running") {
-			return errors.New(vsd.Output())
-		}
-		return nil
-	})
+	awaitOutput(t, vsd, "vsd is running")
 	if r := s.TryRun(filepath.Join(lab.Programs(t), "vsd"), "--run-dir", s.RunDir+"/2"); r.Code != 1 || !strings.Contains(r.Stderr, "another one is running") {
 		t.Errorf("a second one: %v", r)
 	}
@@ -211,4 +224,62 @@ func TestReadOnlyState(t *testing.T) {
 		return reach(s.client, "192.0.2.8")
 	})
 	vsd.Stop()
+}
+
+func awaitOutput(t *testing.T, p *lab.Process, words string) {
+	t.Helper()
+	soon(t, func() error {
+		if !strings.Contains(p.Output(), words) {
+			return errors.New(p.Output())
+		}
+		return nil
+	})
+}
+
+// A port is made wholly or not at all where nothing can be stored. On a full disk one can be
+// destroyed, and on one that is read-only it stays as it is.
+func TestPortsOnABadDisk(t *testing.T) {
+	s := newPortSite(t)
+	s.Keep(filepath.Join(s.StateDir, "fill"), filepath.Join(s.RunDir, "lock"))
+	t.Cleanup(func() { os.Remove(filepath.Join(s.RunDir, "lock")) })
+	covered(t, s.StateDir, "none", "tmpfs", 0, "size=256k")
+	s.MustVsrun(t, "port", "ls")
+	s.MustVsrun(t, "create", "9", "--disabled")
+	s.MustVsrun(t, "destroy", "9")
+	refused := func(why, verb string, flags ...string) {
+		t.Helper()
+		before := s.Snapshot()
+		if r := s.Vsrun(append([]string{"port", verb, "bond0"}, flags...)...); r.Code != 1 || !strings.Contains(r.Stderr, why) {
+			t.Errorf("%v\nwant %s", r, why)
+		}
+		if changes := before.Diff(s.Snapshot()); changes != "" {
+			t.Errorf("port %s has changed the host:\n%s", verb, changes)
+		}
+	}
+	create := []string{"--mode", "active-backup", "--members", "eth2,eth3"}
+	fill(t, s.StateDir)
+	refused("no space left on device", "create", create...)
+	if err := os.Truncate(filepath.Join(s.StateDir, "fill"), 0); err != nil {
+		t.Fatal(err)
+	}
+	s.MustVsrun(t, append([]string{"port", "create", "bond0"}, create...)...)
+	fill(t, s.StateDir)
+	s.MustVsrun(t, "port", "destroy", "bond0")
+	if r := s.TryRun("ip", "link", "show", "bond0"); r.Code == 0 {
+		t.Error(r)
+	}
+	if err := os.Truncate(filepath.Join(s.StateDir, "fill"), 0); err != nil {
+		t.Fatal(err)
+	}
+	s.MustVsrun(t, append([]string{"port", "create", "bond0"}, create...)...)
+	remount := func(flags uintptr) {
+		t.Helper()
+		if err := syscall.Mount("", s.StateDir, "", syscall.MS_REMOUNT|flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remount(syscall.MS_RDONLY)
+	refused("read-only file system", "destroy")
+	remount(0)
+	s.MustVsrun(t, "port", "destroy", "bond0")
 }
