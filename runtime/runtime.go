@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/vsrun/vsrun/nsutil/cgroup"
 	"github.com/vsrun/vsrun/plumbing"
 )
 
@@ -24,6 +26,8 @@ type Runtime struct {
 	Init      string // the program vs-init
 	MachineID string // MAC addresses derive from it
 	NoProbe   bool   // do not ask the segment whether an address is free
+
+	groups func() *cgroup.Tree // found once: a thousand namespaces are as many mounts to look through
 
 	// Warn, where there is one, is told what failed without anybody being kept from
 	// what was to be done.
@@ -56,6 +60,7 @@ func Open(stateDir, runDir, netnsDir string) (*Runtime, error) {
 		NetnsDir:  netnsDir,
 		Init:      initProgram(),
 		MachineID: id,
+		groups:    sync.OnceValue(cgroup.Find),
 	}, nil
 }
 

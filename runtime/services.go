@@ -295,7 +295,7 @@ func (r *Runtime) clear(id int) error {
 	if err := service.Clear(r.socket(id)); err != nil {
 		return err
 	}
-	err := cgroup.Find().RemoveEmpty(cgroup.Name(id))
+	err := r.groups().RemoveEmpty(cgroup.Name(id))
 	if errors.Is(err, cgroup.ErrBusy) { // gc tells of it
 		return nil
 	}

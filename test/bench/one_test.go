@@ -46,9 +46,10 @@ func (b *bench) one(t *testing.T, others int) {
 	const create = "create"
 	size := max(1, others)
 	us := func(m maker) contender { return func() float64 { return micros(m.turn()) } }
-	library, plumb, bareCalls := b.library(t), b.plumbing(t), b.bareCalls(t)
-	taken := race(b.turns(60), us(library), us(bareCalls), us(plumb))
+	library, plumb, bareCalls, told := b.library(t), b.plumbing(t), b.bareCalls(t), b.toldCalls(t)
+	taken := race(b.turns(60), us(library), us(bareCalls), us(plumb), us(told))
 	b.tell(row(create, "create and enable one, as a library", size, "µs", taken[0], bareCalls.name, taken[1], ratio(1.3)))
+	b.tell(row(create, "create and enable one, as a library", size, "µs", taken[0], told.name, taken[3], nil))
 	b.tell(row(create, "the part of it that is package plumbing's", size, "µs", taken[2], bareCalls.name, taken[1], nil))
 
 	cmd, bare, batch, cni := b.command(t), b.bare(t), b.batch(t), b.cni(t)
@@ -130,6 +131,18 @@ func (b *bench) bareCalls(t *testing.T) maker {
 		remove: func() time.Duration {
 			return b.floor.time(t, func(h *floor.Host) error { return h.Destroy(floor.Number(lone)) })
 		},
+	}
+}
+
+// toldCalls also tell the segment of the address, which the kernel copies to each neighbour on
+// the port before it returns.
+func (b *bench) toldCalls(t *testing.T) maker {
+	return maker{
+		name: "the bare system calls, and its announcement",
+		make: func() time.Duration {
+			return b.floor.time(t, func(h *floor.Host) error { return h.CreateTold(floor.Number(lone)) })
+		},
+		remove: b.bareCalls(t).remove,
 	}
 }
 

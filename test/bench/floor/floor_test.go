@@ -3,6 +3,7 @@ package floor_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vsrun/vsrun/test/bench/floor"
 	"github.com/vsrun/vsrun/test/lab"
@@ -25,6 +26,14 @@ func TestFloor(t *testing.T) {
 		if err := f.Create(servers[n]); err != nil {
 			t.Fatal(err)
 		}
+	}
+	heard := gateway.Capture(t)
+	servers = append(servers, floor.Number(4))
+	if err := f.CreateTold(servers[3]); err != nil {
+		t.Fatal(err)
+	}
+	if got := heard.Await(1, 10*time.Second, lab.Announces("198.18.0.4")); len(got) == 0 {
+		t.Error("nobody was told of 198.18.0.4")
 	}
 	inside := h.In("vs2")
 	if got := inside.Run(t, "ip", "-o", "address", "show", "dev", "eth0") + inside.Run(t, "ip", "route"); !strings.Contains(got, "198.18.0.2/15") ||

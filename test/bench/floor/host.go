@@ -67,7 +67,25 @@ func (h *Host) Close() {
 func (h *Host) path(s Server) string { return filepath.Join(h.dir, s.Name) }
 
 // Create makes a server and publishes it.
-func (h *Host) Create(s Server) error {
+func (h *Host) Create(s Server) error { return h.create(s, func() error { return nil }) }
+
+// CreateTold is Create, and tells the segment of the address, as vsrun does.
+func (h *Host) CreateTold(s Server) error {
+	return h.create(s, func() error {
+		if err := os.WriteFile("/proc/sys/net/ipv4/conf/all/arp_notify", []byte("1"), 0); err != nil {
+			return err
+		}
+		if err := h.in.open(); err != nil {
+			return err
+		}
+		defer h.in.close()
+		h.in.link(unix.RTM_NEWLINK, 0, link, 0)
+		h.in.put(unix.IFLA_ADDRESS, s.MAC[:]...)
+		return h.in.send()
+	})
+}
+
+func (h *Host) create(s Server, last func() error) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return err
 	}
@@ -83,6 +101,13 @@ func (h *Host) Create(s Server) error {
 	if err := h.configure(s); err != nil {
 		return err
 	}
+	if err := h.publish(s); err != nil {
+		return err
+	}
+	return last()
+}
+
+func (h *Host) publish(s Server) error {
 	fd, err := unix.Open(h.path(s), unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
