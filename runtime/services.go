@@ -412,25 +412,30 @@ func (r *Runtime) inside(ctx context.Context, id int) (*service.Client, error) {
 }
 
 // AddService adds a service to a virtual server, or replaces the one of that
-// name, and starts it where the virtual server is enabled.
-func (r *Runtime) AddService(ctx context.Context, id int, s service.Service) (VirtualServer, error) {
+// name, and starts it where the virtual server is enabled. It returns what was done: added,
+// changed or unchanged.
+func (r *Runtime) AddService(ctx context.Context, id int, s service.Service) (vs VirtualServer, did string, err error) {
 	log := r.LogFile(id, s.Name)
-	_, err := os.Lstat(log)
+	_, err = os.Lstat(log)
 	first := errors.Is(err, fs.ErrNotExist)
-	vs, err := r.Update(ctx, id, func(vs *VirtualServer) error {
+	vs, err = r.Update(ctx, id, func(vs *VirtualServer) error {
 		k := slices.IndexFunc(vs.Services, func(o service.Service) bool { return o.Name == s.Name })
-		if k < 0 {
-			vs.Services = append(vs.Services, s)
-		} else {
-			vs.Services[k] = s
-			first = false
+		switch {
+		case k < 0:
+			vs.Services, did = append(vs.Services, s), "added"
+			return nil
+		case vs.Services[k].Equal(s):
+			did = "unchanged"
+		default:
+			did = "changed"
 		}
+		vs.Services[k], first = s, false
 		return nil
 	})
 	if err != nil && first {
 		os.Remove(log) // made by the attempt to start it
 	}
-	return vs, err
+	return vs, did, err
 }
 
 // RemoveService stops a service and forgets it; it says whether there was one.

@@ -61,13 +61,15 @@ names one (NET_BIND_SERVICE), or a daemon whose needs are known: ` + strings.Joi
 			if err != nil {
 				return err
 			}
-			vs, err := a.onServer(args[0], func(r *runtime.Runtime, id int) (runtime.VirtualServer, error) {
-				return r.AddService(c.Context(), id, s)
+			did := ""
+			vs, err := a.onServer(args[0], func(r *runtime.Runtime, id int) (vs runtime.VirtualServer, err error) {
+				vs, did, err = r.AddService(c.Context(), id, s)
+				return vs, err
 			})
 			if err != nil {
 				return fmt.Errorf("cannot add service %s to %s: %w", s.Name, args[0], err)
 			}
-			a.did("%s service %s added: %s", vs, s.Name, strings.Join(s.Command, " "))
+			a.did("%s service %s %s: %s", vs, s.Name, did, strings.Join(s.Command, " "))
 			return nil
 		},
 	}

@@ -14,7 +14,7 @@ import (
 // Resources are what a service, or a virtual server as a whole, may use. Empty is
 // no limit.
 type Resources struct {
-	Memory string   `json:"memory,omitempty" yaml:"memory,omitempty"` // bytes, or with K, M, G or T
+	Memory string   `json:"memory,omitempty" yaml:"memory,omitempty"` // bytes, or with K, M, G or T; 1M at least
 	CPU    string   `json:"cpu,omitempty" yaml:"cpu,omitempty"`       // of one processor: 50%, 200%
 	Tasks  int      `json:"tasks,omitempty" yaml:"tasks,omitempty"`   // processes and threads
 	IO     []IORate `json:"io,omitempty" yaml:"io,omitempty"`
@@ -78,6 +78,9 @@ func Limit(id int, r Resources) error {
 	return r.apply(g)
 }
 
+// leastMemory is what the smallest program needs, with what the kernel keeps for it.
+const leastMemory = 1 << 20
+
 // Validate reports everything that is wrong with them.
 func (r Resources) Validate() []Problem {
 	var problems []Problem
@@ -90,7 +93,10 @@ func (r Resources) Validate() []Problem {
 }
 
 func (r Resources) validate(add func(path string, err error)) {
-	_, err := parseBytes(r.Memory)
+	memory, err := parseBytes(r.Memory)
+	if err == nil && r.Memory != "" && memory < leastMemory {
+		err = fmt.Errorf("%q is %d bytes, in which nothing can run: at least 1M, with the unit", r.Memory, memory)
+	}
 	add("resources.memory", err)
 	_, err = parsePercent(r.CPU)
 	add("resources.cpu", err)
