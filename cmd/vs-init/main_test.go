@@ -16,6 +16,7 @@ import (
 
 	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/runtime/service"
+	"github.com/vsrun/vsrun/test/lab"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,9 +26,10 @@ const budget = 4608
 // There is an init for every virtual server, so each package it contains is
 // paid for a thousand times.
 func TestLean(t *testing.T) {
+	lab.Require(t, "go")
 	out, err := exec.Command("go", "list", "-deps", ".").Output()
 	if err != nil {
-		t.Skipf("SKIP: the packages of vs-init: no go command here: %v", err)
+		t.Fatal(err)
 	}
 	packages := strings.Fields(string(out))
 	for _, p := range []string{"net", "net/http", "crypto", "text/template", "os/exec", "regexp", "math/big"} {
@@ -61,11 +63,12 @@ func TestMain(m *testing.M) {
 
 // TestMemory measures the real program, in a host of its own.
 func TestMemory(t *testing.T) {
+	lab.Require(t, "go")
 	program := filepath.Join(t.TempDir(), "vs-init")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-gcflags=all=-l", "-o", program, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is shipped: without libc
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Skipf("SKIP: the memory of vs-init: it cannot be built here: %v\n%s", err, out)
+		t.Fatalf("%v\n%s", err, out)
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), insideVar+"="+program)

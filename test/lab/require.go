@@ -38,6 +38,7 @@ var features = map[string]func() error{
 	"loop":      exists("/dev/loop-control"),
 	"systemd":   systemd,
 	"disk":      disk,
+	"pty":       exists("/dev/ptmx"),
 
 	"kernel:btf":   exists("/sys/kernel/btf/vmlinux"),
 	"kernel:mptcp": exists("/proc/sys/net/mptcp"),
@@ -46,7 +47,7 @@ var features = map[string]func() error{
 }
 
 // Require skips the test unless the host has everything named: a feature
-// ("samba", "nginx", "cgroup2", "loop", "systemd", "disk"), a kind of network device that the
+// ("samba", "nginx", "cgroup2", "loop", "systemd", "disk", "pty"), a kind of network device that the
 // kernel can make ("kind:ipvlan"), a kernel that is new enough ("linux:6.11"), cgroups
 // of v1 ("cgroup:v1"), a controller of its cgroups ("controller:memory"), a
 // capability that root has ("capability:sys_resource"), what a kernel may have been built
