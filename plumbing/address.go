@@ -9,11 +9,7 @@ import (
 
 // observeAddresses reads the permanent addresses: what has a lifetime is from a router or
 // a DHCP client, and the link-local IPv6 address is the kernel's own.
-func (s *State) observeAddresses(inside *netlinkSocket) error {
-	names := map[int]string{}
-	for _, l := range s.Links {
-		names[l.Index] = l.Name
-	}
+func (s *State) observeAddresses(inside *netlinkSocket, names map[int]string) error {
 	marks := false
 	err := inside.all(dump(unix.RTM_GETADDR, unix.AF_UNSPEC), func(b []byte) {
 		a, scope, flags, marked := decodeAddress(b, names)

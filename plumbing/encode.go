@@ -211,11 +211,20 @@ func linksIn(id int) message {
 	return m
 }
 
+// linkList asks for all links, without what they have counted.
+func linkList() message {
+	m := ifinfomsg(unix.RTM_GETLINK, unix.NLM_F_DUMP, 0, 0, 0)
+	m.putUint32(unix.IFLA_EXT_MASK, filterSkipStats)
+	return m
+}
+
 func linkGet(name string) message {
 	m := ifinfomsg(unix.RTM_GETLINK, 0, 0, 0, 0)
 	m.putString(unix.IFLA_IFNAME, name)
 	return m
 }
+
+const filterSkipStats = 8 // RTEXT_FILTER_SKIP_STATS, include/uapi/linux/rtnetlink.h
 
 // nameNamespace has the host give a namespace an id, which is the host's word for it
 // (rtnl_net_newid).

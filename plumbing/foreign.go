@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -20,17 +19,13 @@ type Foreigner struct {
 // Foreigners are the links, the addresses on ours, the routes and the rules that an operator
 // has added: routes and rules that a daemon inside has, by their protocol, or a router, are
 // not among them.
-func (h *Handle) Foreigners(want Network, have State) ([]Foreigner, error) {
+func (p Place) Foreigners(want Network, have State) []Foreigner {
 	if have.Namespace != Ours {
-		return nil, nil
+		return nil
 	}
 	var list []Foreigner
-	names := map[int]string{}
 	for _, l := range have.Links {
-		names[l.Index] = l.Name
-	}
-	for _, l := range have.Links {
-		if _, ours := want.Interface(l.Name); !ours && !h.place.has(l) && l.Name != "lo" && !slices.Contains(fallbacks, l.Name) {
+		if _, ours := want.Interface(l.Name); !ours && !p.has(l) && l.Name != "lo" && !slices.Contains(fallbacks, l.Name) {
 			list = append(list, Foreigner{"link " + l.Name, linkDelete(l.Index)})
 		}
 	}
@@ -41,37 +36,12 @@ func (h *Handle) Foreigners(want Network, have State) ([]Foreigner, error) {
 			list = append(list, Foreigner{fmt.Sprintf("address %s on %s", a.Prefix, a.Dev), address(unix.RTM_DELADDR, 0, l.Index, a.Prefix)})
 		}
 	}
-	for _, of := range []struct {
-		dump, del uint16
-		read      func(b []byte, names map[int]string) string
-	}{
-		{unix.RTM_GETROUTE, unix.RTM_DELROUTE, foreignRoute},
-		{unix.RTM_GETRULE, unix.RTM_DELRULE, foreignRule},
-	} {
-		for _, family := range have.Features.families() {
-			err := h.inside.all(dump(of.dump, family), func(b []byte) {
-				if what := of.read(b, names); what != "" {
-					list = append(list, Foreigner{what, message{kind: of.del, body: b}}) // as `ip route flush` does
-				}
-			})
-			if err != nil {
-				return nil, fmt.Errorf("cannot look into %s: %w", h.place.Name, err)
-			}
-		}
-	}
-	return list, nil
+	return append(list, have.foreign...)
 }
 
 // fallbacks are devices that the kernel's tunnels have in each namespace, and nobody can
 // delete (net.core.fb_tunnels_only_for_init_net).
 var fallbacks = []string{"tunl0", "sit0", "ip6tnl0", "gre0", "gretap0", "erspan0", "ip6gre0", "ip_vti0", "ip6_vti0"}
-
-func (f Features) families() []byte {
-	if f.IPv6 {
-		return []byte{unix.AF_INET, unix.AF_INET6}
-	}
-	return []byte{unix.AF_INET}
-}
 
 // Prune deletes foreigners. One that is gone by itself is success.
 func (h *Handle) Prune(list []Foreigner) error {
@@ -93,34 +63,9 @@ func byHand(protocol byte) bool {
 	return protocol == unix.RTPROT_BOOT || protocol == unix.RTPROT_STATIC
 }
 
-// foreignRoute says what a route is (struct rtmsg), "" unless somebody has added it by hand.
-func foreignRoute(b []byte, names map[int]string) string {
-	if len(b) < unix.SizeofRtMsg || !byHand(b[5]) || b[7] == unix.RTN_LOCAL {
-		return ""
-	}
-	r := Route{Table: int(b[4]), To: netip.PrefixFrom(unspecified(b[0]), 0)}
-	eachAttr(b[unix.SizeofRtMsg:], func(typ uint16, value []byte) {
-		addr, _ := netip.AddrFromSlice(value)
-		switch typ {
-		case unix.RTA_DST:
-			r.To = netip.PrefixFrom(addr, int(b[1]))
-		case unix.RTA_GATEWAY:
-			r.Via = addr
-		case unix.RTA_OIF:
-			r.Dev = names[number(value)]
-		case unix.RTA_TABLE:
-			r.Table = number(value)
-		case unix.RTA_PRIORITY:
-			r.Metric = number(value)
-		}
-	})
-	kinds := map[byte]string{unix.RTN_BLACKHOLE: "blackhole ", unix.RTN_UNREACHABLE: "unreachable ", unix.RTN_PROHIBIT: "prohibit ", unix.RTN_THROW: "throw "}
-	return "route " + kinds[b[7]] + r.canonical().String()
-}
-
 // foreignRule says which rule it is (struct fib_rule_hdr), "" unless somebody has added it
 // by hand.
-func foreignRule(b []byte, _ map[int]string) string {
+func foreignRule(b []byte) string {
 	if len(b) < unix.SizeofRtMsg {
 		return ""
 	}
@@ -138,13 +83,6 @@ func foreignRule(b []byte, _ map[int]string) string {
 	}
 	families := map[byte]string{unix.AF_INET: "IPv4", unix.AF_INET6: "IPv6"}
 	return fmt.Sprintf("%s rule %d", families[b[0]], priority)
-}
-
-func unspecified(family byte) netip.Addr {
-	if family == unix.AF_INET6 {
-		return netip.IPv6Unspecified()
-	}
-	return netip.IPv4Unspecified()
 }
 
 // number is an attribute of four bytes.

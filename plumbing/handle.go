@@ -18,6 +18,7 @@ import (
 // the host. It is for one goroutine.
 type Handle struct {
 	place   Place
+	view    *HostView // nil: nothing of the host is remembered
 	host    *netlinkSocket
 	inside  *netlinkSocket // nil while the namespace is absent, as ns
 	ns      *nsutil.Namespace
@@ -40,12 +41,15 @@ type Handle struct {
 
 // Open opens the namespace at a place, whether it is there or not. It must be
 // called in the host's namespace, where the ports are.
-func Open(place Place) (*Handle, error) {
-	host, err := dialNetlink(unix.NETLINK_ROUTE)
+func Open(place Place) (*Handle, error) { return (*HostView)(nil).Open(place) }
+
+// Open is [Open] for one of many.
+func (v *HostView) Open(place Place) (*Handle, error) {
+	host, err := v.take()
 	if err != nil {
 		return nil, err
 	}
-	h := &Handle{place: place, host: host, proc: holdProcfs()}
+	h := &Handle{place: place, view: v, host: host, proc: holdProcfs()}
 	ns, err := nsutil.Open(place.Path())
 	if err == nil {
 		err = h.enter(ns)
@@ -81,7 +85,7 @@ func OpenHost() (*Handle, error) {
 // ends here.
 func (h *Handle) Close() {
 	h.leave()
-	h.host.close()
+	h.view.giveBack(h.host)
 	h.proc.giveBack()
 }
 
@@ -185,7 +189,7 @@ func (h *Handle) index(dev string) (int, error) {
 // a name loses its links.
 func (h *Handle) AwaitRelease(ctx context.Context, n Network) error {
 	have := State{Ports: map[string]Port{}}
-	if err := have.observeHost(n); err != nil {
+	if err := h.observeHost(&have, n); err != nil {
 		return err
 	}
 	var spots []spot

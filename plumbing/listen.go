@@ -148,7 +148,7 @@ func (l *Listener) Follow(ns *nsutil.Namespace) (id int, err error) {
 // Links are the host's, by their indexes. As Follow, it is for one goroutine.
 func (l *Listener) Links() (map[int]Heard, error) {
 	links := map[int]Heard{}
-	err := l.asks.all(ifinfomsg(unix.RTM_GETLINK, unix.NLM_F_DUMP, 0, 0, 0), func(b []byte) {
+	err := l.asks.all(linkList(), func(b []byte) {
 		if n, ok := decodeNotice(unix.RTM_NEWLINK, b); ok {
 			links[n.Index] = *n.Link
 		}

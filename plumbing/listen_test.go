@@ -211,8 +211,11 @@ func FuzzNotice(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, kind uint16, body []byte) {
 		decodeNotice(kind, body)
 		decodeAddress(body, nil)
-		foreignRoute(body, nil)
-		foreignRule(body, nil)
+		decodeRoute(body, nil)
+		foreignRule(body)
+		if d, ok := decodeDevice(body); ok {
+			d.link()
+		}
 		decodePortMAC(body)
 		namespaceOf(body)
 	})

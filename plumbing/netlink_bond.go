@@ -1,6 +1,7 @@
 package plumbing
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -10,18 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// This file alone has the library decode: what bonds, and their members, tell of themselves
+// is much. Dumps that the kernel had to interrupt are read again (netlinksafe).
+
 // OurBonds are the names of the host's bonds that we made.
 func (h *Handle) OurBonds() ([]string, error) {
-	host, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, err
-	}
-	defer host.Close()
-	links, err := host.LinkList()
+	links, err := h.host.devices()
 	var names []string
-	for _, l := range links {
-		if decodePort(l).isOurBond() {
-			names = append(names, l.Attrs().Name)
+	for _, d := range links {
+		if d.port().isOurBond() {
+			names = append(names, d.Name)
 		}
 	}
 	return names, err
@@ -40,20 +39,22 @@ func (h *Handle) ObserveBond(want Bond, others ...string) (BondState, error) {
 	if err != nil {
 		return s, err
 	}
+	devices, err := h.host.devices()
+	if err != nil {
+		return s, err
+	}
 	used, err := h.satOn(nil)
 	if err != nil {
 		return s, err
 	}
-	names := map[int]string{}
-	for _, l := range links {
-		a := l.Attrs()
-		names[a.Index] = a.Name
-		used[sitsOn(l)] = true
+	names, ports := map[int]string{}, map[int]Port{}
+	for _, d := range devices {
+		names[d.index], ports[d.index] = d.Name, d.port()
+		used[d.sitsOn()] = true
 	}
 	master := 0
 	for _, l := range links {
-		if l.Attrs().Name == want.Name {
-			port := decodePort(l)
+		if port, there := ports[l.Attrs().Index]; there && port.Name == want.Name {
 			s.Device, s.InUse, master = &port, used[port.Index], port.Index
 			s.Carrier = l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0
 			copy(s.MAC[:], l.Attrs().HardwareAddr)
@@ -73,10 +74,11 @@ func (h *Handle) ObserveBond(want Bond, others ...string) (BondState, error) {
 	for _, l := range links {
 		a := l.Attrs()
 		enslaved := master != 0 && a.MasterIndex == master
-		if !enslaved && !slices.Contains(want.Members, a.Name) && !slices.Contains(others, a.Name) {
+		port, there := ports[a.Index]
+		if !there || !enslaved && !slices.Contains(want.Members, a.Name) && !slices.Contains(others, a.Name) {
 			continue
 		}
-		m, err := observeMember(host, l, names)
+		m, err := h.observeMember(host, l, port, names)
 		if err != nil {
 			return s, err
 		}
@@ -87,9 +89,9 @@ func (h *Handle) ObserveBond(want Bond, others ...string) (BondState, error) {
 	return s, nil
 }
 
-func observeMember(host netlinksafe.Handle, l netlink.Link, names map[int]string) (Member, error) {
+func (h *Handle) observeMember(host netlinksafe.Handle, l netlink.Link, port Port, names map[int]string) (Member, error) {
 	a := l.Attrs()
-	m := Member{Port: decodePort(l)}
+	m := Member{Port: port}
 	m.Master = names[a.MasterIndex]
 	copy(m.MAC[:], a.HardwareAddr)
 	if b, ok := a.Slave.(*netlink.BondSlave); ok {
@@ -112,20 +114,13 @@ func observeMember(host netlinksafe.Handle, l netlink.Link, names map[int]string
 			}
 		}
 	}
-	by := &netlink.Route{LinkIndex: a.Index, Table: unix.RT_TABLE_UNSPEC}
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := host.RouteListFiltered(family, by, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
-		if err != nil {
-			return m, err
+	err := h.host.all(dump(unix.RTM_GETROUTE, unix.AF_UNSPEC), func(b []byte) {
+		r, ok := decodeRoute(b, names)
+		if ok && r.Dev == a.Name && b[5] != unix.RTPROT_KERNEL && b[5] != unix.RTPROT_RA && b[7] == unix.RTN_UNICAST {
+			m.Routed = &r
 		}
-		for _, r := range routes {
-			if r.Protocol != unix.RTPROT_KERNEL && r.Protocol != unix.RTPROT_RA && r.Type == unix.RTN_UNICAST {
-				route := decodeRoute(r, family, names)
-				m.Routed = &route
-			}
-		}
-	}
-	return m, nil
+	})
+	return m, err
 }
 
 // kernelMade tells whether the kernel gave a device the address by itself, as it
@@ -175,4 +170,10 @@ func decodeBond(b *netlink.Bond, names map[int]string) map[string]string {
 	}
 	options["arp_ip_target"] = join(targets)
 	return options
+}
+
+func decodePrefix(n *net.IPNet) netip.Prefix {
+	addr, _ := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(addr.Unmap(), ones)
 }

@@ -51,17 +51,22 @@ func visitProcfs() *procfs {
 }
 
 func (p *procfs) giveBack() {
+	if p.last() && p.fd >= 0 {
+		unix.Close(p.fd) // which waits for the kernel's readers
+	}
+}
+
+// last takes a user away, and reports whether it was the last one.
+func (p *procfs) last() bool {
 	current.Lock()
 	defer current.Unlock()
 	if p.users--; p.users > 0 {
-		return
+		return false
 	}
 	if current.procfs == p {
 		current.procfs = nil
 	}
-	if p.fd >= 0 {
-		unix.Close(p.fd)
-	}
+	return true
 }
 
 // open opens a directory that the host has as /proc/….

@@ -1,6 +1,7 @@
 package plumbing
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -279,7 +280,7 @@ func decodeRule(b []byte) (r Rule, ours bool) {
 }
 
 // observeRules reads the rules of ours, of both families at once, and which of the kernel's
-// own are missing.
+// own are missing, and those that somebody has added by hand.
 func (s *State) observeRules(inside *netlinkSocket) error {
 	var seen []Rule
 	families := map[bool]bool{}
@@ -292,6 +293,9 @@ func (s *State) observeRules(inside *netlinkSocket) error {
 			return
 		}
 		families[r.IPv6] = true
+		if what := foreignRule(b); what != "" {
+			s.foreign = append(s.foreign, Foreigner{what, message{kind: unix.RTM_DELRULE, body: bytes.Clone(b)}}) // as `ip rule flush` does
+		}
 		for _, own := range kernelRules {
 			if r.isKernelRule(own, b) {
 				seen = append(seen, own)

@@ -144,7 +144,7 @@ func FuzzRule(f *testing.F) {
 	f.Add([]byte{2, 33, 129})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		decodeRule(b)
-		foreignRule(b, nil)
+		foreignRule(b)
 	})
 }
 

@@ -23,6 +23,8 @@ type State struct {
 	LostRules []Rule           // the kernel's own that somebody has deleted
 	Sysctls   map[string]string
 	Features  Features
+
+	foreign []Foreigner // routes and rules that somebody has added by hand
 }
 
 // Presence says whether a namespace is there, and whose it is.
@@ -54,7 +56,7 @@ type Port struct {
 	Alias      string
 	origin                  // before it was given away
 	Users      []string     // what sits on it, read only of a device that is to be given away
-	Kind       string       // "" for a NIC
+	Kind       string       // "device" for a NIC
 	Addresses  []netip.Addr // the host's own
 	Master     string       // the device it is a member of, if any
 	MasterKind string       // bond, bridge, …

@@ -81,19 +81,6 @@ func raSysctl(dev, name string, on bool) sysctl {
 	return sysctl{"net/ipv6/conf/" + dev + "/" + name, map[bool]string{false: "0", true: "1"}[on]}
 }
 
-// acceptsRA reads whether an interface heeds them, and lets one be its default gateway, in
-// the calling thread's network namespace.
-func acceptsRA(dev string) (on, gateway bool, err error) {
-	var dir sysctlDir
-	defer dir.close()
-	value, err := dir.read(raSysctl(dev, raItself, true))
-	if err != nil || value == "" || value == "0" {
-		return false, false, err
-	}
-	value, err = dir.read(raSysctl(dev, raGateway, true))
-	return true, value != "0", err
-}
-
 func (c sysctl) path() string {
 	if strings.Contains(c.key, "/") {
 		return "/proc/sys/" + c.key

@@ -2,9 +2,9 @@ package plumbing
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -91,12 +91,23 @@ func TestVLANRequests(t *testing.T) {
 	}
 }
 
-// The library reads a tag back as it was written.
-func TestDecodeTag(t *testing.T) {
+// What is asked for is what is read back.
+func TestDecodeDevice(t *testing.T) {
 	for _, want := range []tag{{10, unix.ETH_P_8021Q}, {4094, unix.ETH_P_8021AD}} {
-		v := &netlink.Vlan{VlanId: want.id, VlanProtocol: netlink.VlanProtocol(want.protocol)}
-		if d := cmp.Diff(want, decodeTag(v), cmp.AllowUnexported(tag{})); d != "" {
-			t.Errorf("(-want +got):\n%s", d)
+		d, ok := decodeDevice(newVLAN("vsvlan", 3, want).body)
+		if !ok || d.form() != (form{Vlan, "", want}) || d.Parent != 3 || !d.isOurVLAN() || d.sitsOn() != 3 {
+			t.Errorf("vlan %s: %+v", want, d)
 		}
+	}
+	sources := []MAC{{2, 7}, {2, 8}}
+	for _, tr := range traits[:slices.IndexFunc(traits, func(t trait) bool { return t.kind != Macvlan })] {
+		want := form{Macvlan, tr.mode, tag{}}
+		d, ok := decodeDevice(newLink("eth0", 3, want, sources, MAC{2, 1}, 1500, 4).body)
+		if l := d.link(); !ok || l.form != want || l.MTU != 1500 || l.RA || !slices.Equal(l.Sources, sources) {
+			t.Errorf("%s: %+v", tr, l)
+		}
+	}
+	if _, ok := decodeDevice(make([]byte, unix.SizeofIfInfomsg-1)); ok {
+		t.Error("half a link is one")
 	}
 }

@@ -112,7 +112,7 @@ func (r *Runtime) warn(err error) {
 // source is a virtual server whose namespace has its name, and is ours.
 func (r *Runtime) source(vs VirtualServer) ledger.Source {
 	return vs.account(func(s *stats.Sample) error {
-		h, err := plumbing.Open(r.place(vs.ID))
+		h, err := r.view.Open(r.place(vs.ID))
 		if err != nil {
 			return err
 		}

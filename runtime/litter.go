@@ -300,7 +300,7 @@ func holdsSomething(dir string) bool {
 
 // published says whose the namespace is that has a virtual server's name.
 func (r *Runtime) published(id int) plumbing.Presence {
-	h, err := plumbing.Open(r.place(id))
+	h, err := r.view.Open(r.place(id))
 	if err != nil { // a file that is no namespace
 		return plumbing.Foreign
 	}
@@ -330,7 +330,7 @@ func (r *Runtime) litterOfPorts(ctx context.Context, remove bool, all *Litter) e
 	for _, half := range halves {
 		errs = append(errs, all.clear(remove, "half a record, "+half, func() error { return r.Store.remove(half) }))
 	}
-	h, err := plumbing.Open(r.place(host)) // where nothing is ever published
+	h, err := r.view.Open(r.place(host)) // where nothing is ever published
 	if err != nil {
 		return err
 	}

@@ -120,7 +120,7 @@ func (r *Runtime) Announce(ctx context.Context, id int) error {
 	if vs.Disabled {
 		return nil
 	}
-	h, err := plumbing.Open(r.place(id))
+	h, err := r.view.Open(r.place(id))
 	if err != nil {
 		return err
 	}

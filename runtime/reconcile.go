@@ -206,7 +206,7 @@ func (r *Runtime) removal(ctx context.Context) taker {
 
 // unplumb takes the network down. What is forgotten needs no account of its end.
 func (r *Runtime) unplumb(ctx context.Context, id int, forgotten bool, take taker) error {
-	h, err := plumbing.Open(r.place(id))
+	h, err := r.view.Open(r.place(id))
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,24 @@ type Runtime struct {
 	// Warn, where there is one, is told what failed without anybody being kept from
 	// what was to be done.
 	Warn func(error)
+
+	view *plumbing.HostView // nil: nothing of the host is remembered
+}
+
+// Keep has the Runtime remember what it has read of the store and of the host's devices,
+// until end: for who does much at once. What others change meanwhile, it hears.
+func (r *Runtime) Keep() (end func()) {
+	forget := r.Store.Keep()
+	view, err := plumbing.ViewHost()
+	if err != nil { // everything is read each time
+		return forget
+	}
+	r.view = view
+	return func() {
+		r.view = nil
+		view.Close()
+		forget()
+	}
 }
 
 // Open is the Runtime of this host, for root alone. The program vs-init is the one beside
@@ -316,7 +334,7 @@ func (r *Runtime) Prune(ctx context.Context, id int) (gone []string, err error) 
 		return nil, err
 	}
 	defer unlock()
-	h, err := plumbing.Open(r.place(id))
+	h, err := r.view.Open(r.place(id))
 	if err != nil {
 		return nil, err
 	}
@@ -326,10 +344,7 @@ func (r *Runtime) Prune(ctx context.Context, id int) (gone []string, err error) 
 	if err != nil {
 		return nil, err
 	}
-	foreigners, err := h.Foreigners(want, have)
-	if err != nil {
-		return nil, err
-	}
+	foreigners := r.place(id).Foreigners(want, have)
 	for _, f := range foreigners {
 		gone = append(gone, f.What)
 	}

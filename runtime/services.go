@@ -336,7 +336,7 @@ func (r *Runtime) end(ctx context.Context, id int, timeout time.Duration) (kille
 // open opens the namespace of a virtual server: that of its init, whose services go on,
 // where somebody has taken the name away.
 func (r *Runtime) open(id int) (*plumbing.Handle, error) {
-	h, err := plumbing.Open(r.place(id))
+	h, err := r.view.Open(r.place(id))
 	if err != nil || h.Namespace() != nil {
 		return h, err
 	}

@@ -84,13 +84,9 @@ func (r *Runtime) Status(ctx context.Context, id int) (Status, error) {
 // error.
 func (r *Runtime) StatusAll(ctx context.Context) ([]Status, error) {
 	list, err := r.Store.List()
-	errs := []error{err}
-	all := []Status{}
-	for _, vs := range list {
-		s, err := r.status(ctx, vs)
-		all, errs = append(all, s), append(errs, err)
-	}
-	return all, errors.Join(errs...)
+	all, errs := make([]Status, len(list)), make([]error, len(list))
+	AtOnce(len(list), func(k int) { all[k], errs[k] = r.status(ctx, list[k]) })
+	return all, errors.Join(append(errs, err)...)
 }
 
 func (r *Runtime) status(ctx context.Context, vs VirtualServer) (Status, error) {
@@ -138,12 +134,8 @@ func (r *Runtime) look(ctx context.Context, vs VirtualServer, s *Status) error {
 	}
 	s.Drift = append(s.Drift, networkDrift(r.place(vs.ID), vs, want, have)...)
 	s.Drift = append(s.Drift, r.wholeDrift(vs)...)
-	foreigners, err := h.Foreigners(want, have)
-	for _, f := range foreigners {
+	for _, f := range r.place(vs.ID).Foreigners(want, have) {
 		s.Foreign = append(s.Foreign, f.What)
-	}
-	if err != nil {
-		return err
 	}
 	return r.lookAtServices(ctx, h.Namespace(), vs, s)
 }

@@ -41,7 +41,7 @@ can have: addresses, MACs, names. Its holders give it up before anybody takes it
 				return fmt.Errorf("cannot apply %s: %w", file, err)
 			}
 			r.NoProbe = noProbe
-			defer r.Store.Keep()()
+			defer r.Keep()()
 			return a.apply(c, r, docs, prune, dryRun)
 		},
 	}
@@ -86,10 +86,7 @@ func (a *app) applyServers(c *cobra.Command, r *runtime.Runtime, list []runtime.
 		})
 		return errs
 	}
-	var q queue
-	for k := range list {
-		q.ids = append(q.ids, k)
-	}
+	q := queueOf(len(list))
 	room.Apply(c.Context(), func(k int, did string, err error) {
 		q.put(k, func() {
 			if err != nil {
@@ -208,44 +205,50 @@ and differ from nothing. vsrun enable --prune deletes them.`,
 			if err != nil {
 				return fmt.Errorf("cannot compare: %w", err)
 			}
+			defer r.Keep()()
 			docs, err := a.toCompare(r, file, args)
 			if err != nil {
 				return fmt.Errorf("cannot compare: %w", err)
 			}
-			differs := false
-			tell := func(what string, drift []runtime.Drift, err error) error {
-				if err != nil {
-					return fmt.Errorf("cannot compare %s: %w", what, err)
-				}
-				for _, d := range drift {
-					a.did("%s: %s", what, d)
-				}
-				differs = differs || len(drift) > 0
-				return nil
+			differs, err := a.compare(c, r, docs)
+			if err == nil && differs {
+				err = exitError(exitFailed)
 			}
-			for _, b := range docs.Ports {
-				drift, err := r.DiffPort(b)
-				if err := tell("port "+b.Name, drift, err); err != nil {
-					return err
-				}
-			}
-			for _, vs := range docs.Servers {
-				drift, foreign, err := r.Diff(c.Context(), vs)
-				if err := tell(vs.Namespace(), drift, err); err != nil {
-					return err
-				}
-				for _, f := range foreign {
-					a.did("%s: foreign %s", vs.Namespace(), f)
-				}
-			}
-			if differs {
-				return exitError(exitFailed)
-			}
-			return nil
+			return err
 		},
 	}
 	c.Flags().StringVarP(&file, "file", "f", "", "compare with documents instead of what is stored")
 	return c
+}
+
+// compare tells what differs, and whether anything does.
+func (a *app) compare(c *cobra.Command, r *runtime.Runtime, docs runtime.Documents) (differs bool, err error) {
+	var errs []error
+	tell := func(what string, drift []runtime.Drift, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("cannot compare %s: %w", what, err))
+		}
+		for _, d := range drift {
+			a.did("%s: %s", what, d)
+		}
+		differs = differs || len(drift) > 0
+	}
+	for _, b := range docs.Ports {
+		drift, err := r.DiffPort(b)
+		tell("port "+b.Name, drift, err)
+	}
+	q := queueOf(len(docs.Servers))
+	runtime.AtOnce(len(docs.Servers), func(k int) {
+		vs := docs.Servers[k]
+		drift, foreign, err := r.Diff(c.Context(), vs)
+		q.put(k, func() {
+			tell(vs.Namespace(), drift, err)
+			for _, f := range foreign {
+				a.did("%s: foreign %s", vs.Namespace(), f)
+			}
+		})
+	})
+	return differs, errors.Join(errs...)
 }
 
 // toCompare is what was asked about: the virtual servers named, or all there is, of

@@ -68,7 +68,7 @@ func (a *app) atOnce(what string, down bool, do func(*runtime.Runtime, runtime.V
 	if err := r.SetDown(down); err != nil {
 		return fmt.Errorf("cannot %s virtual servers: %w", what, err)
 	}
-	defer r.Store.Keep()()
+	defer r.Keep()()
 	list, unread := r.Store.List()
 	var words []string
 	servers := map[int]runtime.VirtualServer{}

@@ -117,7 +117,7 @@ func (a *app) manyCommand(verb, short string, do func(context.Context, *runtime.
 			if err != nil {
 				return fmt.Errorf("cannot %s: %w", verb, err)
 			}
-			defer r.Store.Keep()()
+			defer r.Keep()()
 			if all {
 				list, err := r.Store.List()
 				if err != nil {
@@ -174,6 +174,15 @@ type queue struct {
 	mu    sync.Mutex
 	ids   []int
 	ready map[int]func()
+}
+
+// queueOf is for 0 to n-1.
+func queueOf(n int) *queue {
+	q := new(queue)
+	for k := range n {
+		q.ids = append(q.ids, k)
+	}
+	return q
 }
 
 func (q *queue) put(id int, tell func()) {

@@ -25,6 +25,7 @@ func (a *app) lsCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("cannot list virtual servers: %w", err)
 			}
+			defer r.Keep()()
 			all, failed := r.StatusAll(c.Context())
 			err = a.print(format, all, func(w io.Writer, wide bool) { lsTable(w, all, wide) })
 			if failed != nil {

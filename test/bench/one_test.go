@@ -73,7 +73,7 @@ func (b *bench) one(t *testing.T, others int) {
 
 func (b *bench) library(t *testing.T) maker {
 	vs := server(lone)
-	t.Cleanup(b.runtime.Store.Keep())
+	t.Cleanup(b.runtime.Keep())
 	return maker{
 		make: func() time.Duration {
 			return timed(func() {

@@ -1,15 +1,13 @@
 package plumbing
 
 import (
+	"encoding/binary"
 	"errors"
 	"io/fs"
-	"net"
 	"os"
 	"slices"
 	"strings"
 
-	"github.com/containernetworking/plugins/pkg/netlinksafe"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsrun/vsrun/nsutil"
@@ -20,12 +18,7 @@ import (
 // are leaving the namespace do not count, and what coming needs stays. While it is
 // made and applied, nobody may put anything on them.
 func (h *Handle) Leftover(leaving []Link, coming Network) (Plan, error) {
-	host, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, err
-	}
-	defer host.Close()
-	links, err := host.LinkList()
+	links, err := h.host.devices()
 	if err != nil {
 		return nil, err
 	}
@@ -33,17 +26,17 @@ func (h *Handle) Leftover(leaving []Link, coming Network) (Plan, error) {
 	if len(ours) == 0 {
 		return nil, nil
 	}
-	used, err := h.usedOnHost(host, links, leaving)
+	used, err := h.usedOnHost(links, leaving)
 	if err == nil {
-		err = usedBy(used, coming)
+		err = h.usedBy(used, coming)
 	}
-	if err == nil && slices.ContainsFunc(ours, func(v *netlink.Vlan) bool { return !used[v.Index] }) {
+	if err == nil && slices.ContainsFunc(ours, func(v device) bool { return !used[v.index] }) {
 		err = h.usedElsewhere(used, leaving)
 	}
 	var plan Plan
 	for _, v := range ours {
-		if used[v.Index] {
-			used[v.ParentIndex] = true
+		if used[v.index] {
+			used[v.Parent] = true
 			continue
 		}
 		plan = append(plan, onHost{delDevice{"vlan", v.Name}})
@@ -53,54 +46,34 @@ func (h *Handle) Leftover(leaving []Link, coming Network) (Plan, error) {
 
 // ourVLANs are the host's VLAN devices of ours, one inside another first: it is
 // the younger.
-func ourVLANs(links []netlink.Link) []*netlink.Vlan {
-	var ours []*netlink.Vlan
-	for _, l := range links {
-		if v, ok := l.(*netlink.Vlan); ok && v.Group == deviceGroup {
-			ours = append(ours, v)
-		}
-	}
-	slices.SortFunc(ours, func(a, b *netlink.Vlan) int { return b.Index - a.Index })
+func ourVLANs(links []device) []device {
+	ours := slices.DeleteFunc(slices.Clone(links), func(d device) bool { return !d.isOurVLAN() })
+	slices.SortFunc(ours, func(a, b device) int { return b.index - a.index })
 	return ours
 }
 
 // usedOnHost are the indexes of devices that something on the host needs, VLANs of
 // ours aside, or that take in frames for somebody's MAC, wherever that one is.
-func (h *Handle) usedOnHost(host netlinksafe.Handle, links []netlink.Link, leaving []Link) (map[int]bool, error) {
+func (h *Handle) usedOnHost(links []device, leaving []Link) (map[int]bool, error) {
 	used, err := h.satOn(leaving)
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range links {
-		a := l.Attrs()
-		if v, ok := l.(*netlink.Vlan); !ok || v.Group != deviceGroup {
-			used[sitsOn(l)] = true
+	for _, d := range links {
+		if !d.isOurVLAN() {
+			used[d.sitsOn()] = true
 		}
-		if a.MasterIndex != 0 {
-			used[a.Index] = true
-		}
-	}
-	addrs, err := host.AddrList(nil, netlink.FAMILY_ALL)
-	for _, a := range addrs {
-		if !isLinkLocal(a) { // nobody has put that there
-			used[a.LinkIndex] = true
+		if d.Master != 0 {
+			used[d.index] = true
 		}
 	}
+	err = h.host.all(dump(unix.RTM_GETADDR, unix.AF_UNSPEC), func(b []byte) {
+		a, scope, _, _ := decodeAddress(b, nil)
+		if linkLocal := a.Prefix.Addr().Is6() && scope == unix.RT_SCOPE_LINK; a.Prefix.IsValid() && !linkLocal { // that nobody has put there
+			used[int(binary.NativeEndian.Uint32(b[4:]))] = true
+		}
+	})
 	return used, err
-}
-
-// isLinkLocal tells IPv6 addresses that the kernel gives each device by itself.
-func isLinkLocal(a netlink.Addr) bool {
-	return len(a.IP) == net.IPv6len && a.Scope == unix.RT_SCOPE_LINK
-}
-
-// sitsOn is the index of the device below a link in its own namespace, 0 for none. A
-// veth's is its peer's.
-func sitsOn(l netlink.Link) int {
-	if a := l.Attrs(); a.NetNsID < 0 && l.Type() != "veth" {
-		return a.ParentIndex
-	}
-	return 0
 }
 
 // satOn are the indexes of devices that take in frames for others than themselves:
@@ -117,9 +90,9 @@ func (h *Handle) satOn(leaving []Link) (map[int]bool, error) {
 }
 
 // usedBy adds what a network's interfaces sit on.
-func usedBy(used map[int]bool, n Network) error {
+func (h *Handle) usedBy(used map[int]bool, n Network) error {
 	have := State{Ports: map[string]Port{}}
-	err := have.observeHost(n)
+	err := h.observeHost(&have, n)
 	for _, i := range n.Interfaces {
 		if below, ok := have.Below(i); ok {
 			used[below.Index] = true
@@ -145,16 +118,15 @@ func (h *Handle) usedElsewhere(used map[int]bool, leaving []Link) error {
 		if err != nil { // gone since, or no namespace
 			continue
 		}
-		var links []netlink.Link
+		var links []device
 		err = ns.Do(func() (err error) { links, err = linksOn(here); return err })
 		if err = errors.Join(err, ns.Close()); err != nil {
 			return err
 		}
-		for _, l := range links {
-			a := l.Attrs()
-			leaves := place == h.place && slices.ContainsFunc(leaving, func(l Link) bool { return l.Index == a.Index })
+		for _, d := range links {
+			leaves := place == h.place && slices.ContainsFunc(leaving, func(l Link) bool { return l.Index == d.index })
 			if !leaves {
-				used[a.ParentIndex] = true
+				used[d.Parent] = true
 			}
 		}
 	}
@@ -178,42 +150,43 @@ func published(dirs ...string) ([]Place, error) {
 
 // linksOn are the links of the calling thread's namespace that sit on a device of
 // another one: indexes below are that one's then.
-func linksOn(other *nsutil.Namespace) ([]netlink.Link, error) {
-	inside, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
+func linksOn(other *nsutil.Namespace) ([]device, error) {
+	inside, err := dialNetlink(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
 	}
-	defer inside.Close()
-	links, err := inside.LinkList()
+	defer inside.close()
+	links, err := inside.devices()
 	if err != nil {
 		return nil, err
 	}
-	id, err := inside.GetNetNsIdByFd(other.Fd()) // the list has given it one, where one is needed
-	return slices.DeleteFunc(links, func(l netlink.Link) bool {
-		return l.Type() == "veth" || l.Attrs().NetNsID < 0 || l.Attrs().NetNsID != id
+	id := noID // the list has given it one, where one is needed
+	err = inside.get(namespaceID(other.Fd()), func(b []byte) { id = decodeID(b) })
+	return slices.DeleteFunc(links, func(d device) bool {
+		return d.Kind == "veth" || d.elsewhere == noID || d.elsewhere != id
 	}), err
 }
 
 // observeDevices finds what else there is to know of devices that are to be given away: who
 // sits on them, and those that have been marked, whatever they are called by now.
-func (s *State) observeDevices(host netlinksafe.Handle, want Network) error {
+func (s *State) observeDevices(host *hostDevices, want Network) error {
 	if !want.UsesDevice() {
 		return nil
 	}
-	links, err := host.LinkList()
+	links, err := host.all()
 	if err != nil {
 		return err
 	}
 	s.nameLinks(links)
-	for _, l := range links {
-		if p := decodePort(l); p.origin.name != "" {
+	for _, d := range links {
+		if p := d.port(); p.origin.name != "" {
 			s.Marked = append(s.Marked, p)
 		}
 	}
 	for path, p := range s.Ports {
-		for _, l := range links {
-			if sitsOn(l) == p.Index {
-				p.Users = append(p.Users, l.Attrs().Name)
+		for _, d := range links {
+			if d.sitsOn() == p.Index {
+				p.Users = append(p.Users, d.Name)
 			}
 		}
 		s.Ports[path] = p
@@ -224,18 +197,13 @@ func (s *State) observeDevices(host netlinksafe.Handle, want Network) error {
 // Returned is the plan for devices on the host that bear the mark of the handle's namespace,
 // but those that keep says it gets.
 func (h *Handle) Returned(keep Network) (Plan, error) {
-	host, err := netlinksafe.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, err
-	}
-	defer host.Close()
-	links, err := host.LinkList()
+	links, err := h.host.devices()
 	if err != nil {
 		return nil, err
 	}
 	var plan Plan
-	for _, l := range links {
-		p := decodePort(l)
+	for _, d := range links {
+		p := d.port()
 		dev, ours := strings.CutPrefix(p.Alias, h.place.mark("")+"/")
 		i, wanted := keep.Interface(dev)
 		if ours && p.origin.name != "" && !(wanted && i.Kind == Device && i.Port == p.origin.name) {
@@ -247,10 +215,15 @@ func (h *Handle) Returned(keep Network) (Plan, error) {
 
 // MarkedNamespaces are the names of those whose mark devices of the host bear.
 func MarkedNamespaces() ([]string, error) {
-	links, err := netlink.LinkList()
+	host, err := dialNetlink(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer host.close()
+	links, err := host.devices()
 	var names []string
-	for _, l := range links {
-		if p := decodePort(l); p.origin.name != "" {
+	for _, d := range links {
+		if p := d.port(); p.origin.name != "" {
 			name, _, _ := strings.Cut(strings.TrimPrefix(p.Alias, "vsrun:"), "/")
 			names = append(names, name)
 		}
