@@ -121,7 +121,7 @@ routes: [{to: 198.51.100.0/24, via: 192.0.2.7, metric: 50}]
 services: [{name: one, command: [sleep, "100000"]}]
 ---
 id: 9
-interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.9/24, 192.0.2.19/24], gateways: [192.0.2.1], table: 109, realm: 9}]
+interfaces: [{name: eth0, port: eth1, addresses: [192.0.2.9/24, 192.0.2.19/24], gateways: [192.0.2.1], table: 109, realm: 9, ra: true}]
 `
 
 // A kind of drift: by what hand it comes, and what vsrun diff says of it.
@@ -223,6 +223,8 @@ var drifts = []drift{
 	{"IPv6 forwarding", "vs8", "set net.ipv6.conf.all.forwarding=0", sysctl("vs8", "net.ipv6.conf.all.forwarding=1")},
 	{"what the kernel does not tell", "vs8", "set net.ipv4.conf.all.arp_ignore=1", sysctl("vs8", "net.ipv4.conf.all.arp_ignore=0")},
 	{"IPv6 default", "vs9", "set net.ipv6.conf.default.accept_ra=0", sysctl("vs9", "net.ipv6.conf.default.accept_ra=1")},
+	{"heeding of routers", "vs9", "delete interface eth0", sysctl("vs9", "net/ipv6/conf/eth0/accept_ra=0")},
+	{"routers' gateway", "vs9", "set net/ipv6/conf/eth0/accept_ra_defrtr=1", sysctl("vs9", "net/ipv6/conf/eth0/accept_ra_defrtr=0")},
 	{"name with an init", "vs8", "publish the namespace again", ip("netns delete vs8")},
 	{"name without one", "vs9", "make the namespace", ip("netns delete vs9")},
 	{"killed init", "vs8", "start service one", func(t testing.TB, _ *site) { kill(t, "vs-init\x00vs8\x00") }},

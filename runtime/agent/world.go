@@ -425,6 +425,7 @@ func (a *Agent) reread(changed []subject) {
 			a.world.servers[s.id] = &server{lost: map[int]bool{}}
 		}
 		a.world.servers[s.id].vs = vs
+		delete(a.said, s.String())
 		a.follow(s.id)
 		a.mark(s, settle)
 	}
@@ -450,6 +451,7 @@ func (a *Agent) readPort(name string) {
 		return
 	}
 	a.world.bonds[name] = bond
+	delete(a.said, subject{port: name}.String())
 	a.mark(subject{port: name}, settle)
 }
 
