@@ -212,8 +212,11 @@ func (s *Store) claim(ctx context.Context, vs VirtualServer, machineID string) e
 	if err != nil {
 		return err
 	}
-	v.keep()
-	return s.save(vs)
+	if err := s.save(vs); err != nil {
+		return err
+	}
+	v.keep() // last, for it must not take the record's room
+	return nil
 }
 
 // free reports whose it is when another virtual server has what vs wants.
@@ -301,17 +304,22 @@ func goBack(first bool, fresh, path string, old []byte) error {
 	return os.Rename(fresh, path)
 }
 
-// writeSynced writes a new file: what a crash has left of the name may be anything.
+// writeSynced writes a new file to the disk.
 func writeSynced(path string, text []byte) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	f, err := createNew(path)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(text)
 	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// createNew makes a new file: what a crash has left of the name may be anything.
+func createNew(path string) (*os.File, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
 }
 
 // forget removes a virtual server's record. Absent already is success.

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -53,9 +54,15 @@ const surveyFile = ".claims"
 // fewRecords are read as fast as the file.
 const fewRecords = 16
 
-// aged is how long ago a record must have been replaced for the next one to have
-// another time: the kernel's clock for files stands still for a tick.
-const aged = 50 * time.Millisecond
+// aged says whether the next record has another time than one that was replaced then. The
+// kernel's clock for files stands still for a tick, and some filesystems count seconds.
+func aged(changed unix.Timespec) bool {
+	tick := 50 * time.Millisecond
+	if changed.Nsec == 0 {
+		tick = 2 * time.Second
+	}
+	return time.Since(time.Unix(changed.Unix())) > tick
+}
 
 // survey is about what vs wants.
 func (s *Store) survey(vs VirtualServer, machineID string) (*survey, error) {
@@ -104,7 +111,7 @@ func (s *Store) survey(vs VirtualServer, machineID string) (*survey, error) {
 			continue
 		}
 		v.read++
-		if time.Since(time.Unix(st.Ctim.Unix())) > aged {
+		if aged(st.Ctim) {
 			fresh[id] = indexed{st.Ino, st.Ctim.Nano(), st.Size, v.claims(other)}
 		}
 	}
@@ -140,16 +147,20 @@ func sum(word string) uint64 {
 var order = binary.LittleEndian
 
 // head tells whose file it is: another program may take other things for claims, and on
-// another machine MACs derive from another id.
+// another machine MACs derive from another id. The first page of a program has the id of its
+// build (.note.go.buildid).
 func (v *survey) head() []byte {
-	var st unix.Stat_t
-	if unix.Stat("/proc/self/exe", &st) != nil {
+	var page [4096]byte
+	fd, err := unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return nil
 	}
-	b := order.AppendUint64([]byte("vsrun claims\n"), st.Ino)
-	b = order.AppendUint64(b, uint64(st.Mtim.Nano()))
-	b = order.AppendUint64(b, uint64(st.Size))
-	return append(b, v.machineID...)
+	defer unix.Close(fd)
+	if n, err := unix.Read(fd, page[:]); err != nil || n < len(page) {
+		return nil
+	}
+	b := order.AppendUint64([]byte("vsrun claims\n"), sum(string(page[:])))
+	return order.AppendUint64(b, sum(v.machineID))
 }
 
 // load reads the file; whatever is wrong with it makes it none.
@@ -166,20 +177,25 @@ func (v *survey) load() {
 	}
 	records := map[int]indexed{}
 	for b := rest; len(b) > 0; {
-		one := indexed{inode: order.Uint64(b[4:]), changed: int64(order.Uint64(b[12:])), size: int64(order.Uint64(b[20:]))}
-		id, n := order.Uint16(b), order.Uint16(b[2:])
-		b = b[indexedSize:]
-		for range n {
+		if len(b) < indexedSize {
+			return
+		}
+		one := indexed{inode: order.Uint64(b[8:]), changed: int64(order.Uint64(b[16:])), size: int64(order.Uint64(b[24:]))}
+		id, n := order.Uint32(b), int(order.Uint32(b[4:]))
+		if b = b[indexedSize:]; len(b)/sumsSize < n {
+			return
+		}
+		for ; n > 0; n-- {
 			one.claims = append(one.claims, sums{order.Uint64(b), order.Uint64(b[8:])})
-			b = b[16:]
+			b = b[sumsSize:]
 		}
 		records[int(id)] = one
 	}
 	v.records = records
 }
 
-// indexedSize is what an indexed without claims takes in the file.
-const indexedSize = 28
+// What an indexed without claims, and each of them, takes in the file, in bytes.
+const indexedSize, sumsSize = 32, 16
 
 // keep writes the file where it would save the next survey something. It need not be on
 // the disk: its checksum tells.
@@ -190,8 +206,8 @@ func (v *survey) keep() {
 	}
 	b := head
 	for id, one := range v.records {
-		b = order.AppendUint16(b, uint16(id))
-		b = order.AppendUint16(b, uint16(len(one.claims)))
+		b = order.AppendUint32(b, uint32(id))
+		b = order.AppendUint32(b, uint32(len(one.claims)))
 		b = order.AppendUint64(b, one.inode)
 		b = order.AppendUint64(b, uint64(one.changed))
 		b = order.AppendUint64(b, uint64(one.size))
@@ -201,7 +217,11 @@ func (v *survey) keep() {
 	}
 	b = order.AppendUint32(b, crc32.ChecksumIEEE(b))
 	path := filepath.Join(v.store.dir, surveyFile)
-	err := os.WriteFile(path+".new", b, 0o600)
+	f, err := createNew(path + ".new")
+	if err == nil {
+		_, err = f.Write(b)
+		err = cmp.Or(err, f.Close())
+	}
 	if err == nil {
 		err = os.Rename(path+".new", path)
 	}

@@ -2,9 +2,11 @@ package runtime
 
 import (
 	"errors"
+	"hash/crc32"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +32,7 @@ func TestSurvey(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(2 * aged) // else none is trusted
+	time.Sleep(100 * time.Millisecond) // else none is trusted
 	wish := func(last byte) VirtualServer {
 		vs := crowdOf(1)[0]
 		vs.ID, vs.Interfaces[0].Addresses[0] = 99, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, last}), 24)
@@ -99,6 +101,13 @@ func TestSurvey(t *testing.T) {
 			}
 		}
 	}
+	for k := 0; k < len(text); k += 7 { // whole as it seems
+		v := &survey{store: s, machineID: "m"}
+		if err := os.WriteFile(file, order.AppendUint32(text[:k:k], crc32.ChecksumIEEE(text[:k])), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		v.load() // without a panic
+	}
 	taken("spoiled", 5, "m", "vs5")
 	if err := os.WriteFile(s.path(3), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
@@ -108,5 +117,28 @@ func TestSurvey(t *testing.T) {
 		if err := s.free(wish(70), "m"); !errors.As(err, &refusal) || !strings.Contains(err.Error(), "vs3.json") {
 			t.Errorf("a record that cannot be read is passed over: %v", err)
 		}
+	}
+}
+
+// One that claims more than most is kept as well, and what is planted where the file is
+// made is not followed.
+func TestSurveyKeeps(t *testing.T) {
+	s := OpenStore(t.TempDir())
+	v := &survey{store: s, machineID: "m", read: fewRecords, records: map[int]indexed{}}
+	for id := range fewRecords {
+		v.records[id+1] = indexed{inode: uint64(id), claims: []sums{{key: uint64(id), as: 1}}}
+	}
+	v.records[7] = indexed{claims: make([]sums, 70_000)}
+	file, victim := filepath.Join(s.dir, surveyFile), filepath.Join(s.dir, "victim")
+	if err := os.Symlink(victim, file+".new"); err != nil {
+		t.Fatal(err)
+	}
+	v.keep()
+	again := &survey{store: s, machineID: "m"}
+	if again.load(); !reflect.DeepEqual(again.records, v.records) {
+		t.Error("it is not read as it was written")
+	}
+	if _, err := os.Lstat(victim); err == nil {
+		t.Error("a symlink was followed")
 	}
 }
