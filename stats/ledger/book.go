@@ -334,6 +334,9 @@ func (b *Book) Forget(ctx context.Context, ids ...int) error {
 		return nil
 	}
 	body, ok := unsealText(text)
+	if !ok {
+		body = nil
+	}
 	if err == nil && !ok { // somebody may have indented it
 		var all readings
 		if all, err = b.all(); all != nil {

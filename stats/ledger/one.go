@@ -58,7 +58,7 @@ func without(body []byte, ids []int) []byte {
 	var cuts [][2]int
 	for _, id := range ids {
 		if _, start, end, err := locate(body, id); err == nil && end > 0 {
-			if body[end] == ',' {
+			if end < len(body) && body[end] == ',' {
 				end++
 			}
 			cuts = append(cuts, [2]int{start, end})
