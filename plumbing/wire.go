@@ -209,13 +209,14 @@ func (s announce) apply(_ context.Context, h *Handle) error {
 }
 
 // Announcements is the plan that tells the segments of what a network should hold, and
-// holds.
+// holds. The kernel tells of IPv6 addresses only where it should have some (ndisc_notify).
 func Announcements(want Network, have State) Plan {
 	var plan Plan
+	ip6 := slices.ContainsFunc(want.Interfaces, Interface.hasIPv6)
 	for _, i := range want.inheriting(have).Interfaces {
 		a := announcement{dev: i.Name, mac: i.MAC}
 		for _, p := range have.Addresses {
-			if p.Dev == i.Name {
+			if p.Dev == i.Name && (ip6 || p.Prefix.Addr().Is4()) {
 				a.addrs = append(a.addrs, p.Prefix.Addr())
 			}
 		}
