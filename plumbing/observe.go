@@ -33,23 +33,44 @@ func features() Features {
 	}
 }
 
-func (h *Handle) observeInside(s *State) error {
-	if err := h.ns.Do(s.observeSysctls); err != nil {
-		return err
+// ObserveLinks reads whose the namespace is, and its links: all that its removal needs.
+func (h *Handle) ObserveLinks() (s State, err error) {
+	if h.ns != nil {
+		err = h.observeLinks(&s)
 	}
+	if err != nil {
+		err = fmt.Errorf("cannot look into %s: %w", h.place.Name, err)
+	}
+	return s, err
+}
+
+func (h *Handle) observeLinks(s *State) error {
 	devices, err := h.inside.devices()
 	if err != nil {
 		return err
 	}
-	names := make(map[int]string, len(devices))
 	clear(h.indexes)
 	for _, d := range devices {
 		s.Links = append(s.Links, d.link())
-		names[d.index], h.indexes[d.Name] = d.Name, d.index
+		h.indexes[d.Name] = d.index
 	}
 	s.Namespace, s.Holder = Foreign, h.holder
 	if lo, ok := s.Link("lo"); ok && lo.Alias == h.place.mark("") {
 		s.Namespace = Ours
+	}
+	return nil
+}
+
+func (h *Handle) observeInside(s *State) error {
+	if err := h.ns.Do(s.observeSysctls); err != nil {
+		return err
+	}
+	if err := h.observeLinks(s); err != nil {
+		return err
+	}
+	names := make(map[int]string, len(s.Links))
+	for _, l := range s.Links {
+		names[l.Index] = l.Name
 	}
 	return errors.Join(s.observeAddresses(h.inside, names), s.observeRoutes(h.inside, names), s.observeRules(h.inside))
 }

@@ -211,7 +211,7 @@ func (r *Runtime) unplumb(ctx context.Context, id int, forgotten bool, take take
 		return err
 	}
 	defer h.Close()
-	have, err := h.Observe(plumbing.Network{})
+	have, err := h.ObserveLinks()
 	if err != nil {
 		return err
 	}

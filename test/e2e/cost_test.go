@@ -44,10 +44,10 @@ func TestCost(t *testing.T) {
 			{"enable 8 --no-probe", cost{fsync: 1, visits: 4, sends: 6, messages: 6, files: 39}},
 			{"diff 8", cost{fsync: 0, visits: 4, sends: 6, messages: 6, files: 36}},
 			// Record and ledger with their directories.
-			{"disable 8", cost{fsync: 4, visits: 8, sends: 8, messages: 8, files: 72}},
+			{"disable 8", cost{fsync: 4, visits: 6, sends: 5, messages: 5, files: 45}},
 			{"enable 8 --no-probe", cost{fsync: 4, visits: 4, sends: 9, messages: 11, files: 57, others: 1}},
 			// The record and its directory, which a second time is for the record that is gone.
-			{"destroy 8", cost{fsync: 3, visits: 6, sends: 8, messages: 8, files: 59}},
+			{"destroy 8", cost{fsync: 3, visits: 4, sends: 5, messages: 5, files: 32}},
 		} {
 			tt.want.files += round * others * tt.want.others
 			got := costOf(t, tt.args)
