@@ -1,6 +1,7 @@
 package plumbing
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,9 +13,13 @@ import (
 // Observe reads what the kernel holds, of what matters to want.
 func (h *Handle) Observe(want Network) (State, error) {
 	s := State{Ports: map[string]Port{}}
+	var err error
 	if h.ns == nil {
-		s.Features = features()
-	} else if err := h.observeInside(&s); err != nil {
+		s.Features, err = features()
+	} else {
+		err = h.observeInside(&s)
+	}
+	if err != nil {
 		return State{}, fmt.Errorf("cannot look into %s: %w", h.place.Name, err)
 	}
 	if err := h.observeHost(&s, want); err != nil {
@@ -23,14 +28,17 @@ func (h *Handle) Observe(want Network) (State, error) {
 	return s, nil
 }
 
-func features() Features {
+func features() (f Features, err error) {
 	var dir sysctlDir
 	defer dir.close()
-	there := func(key string) bool { value, _ := dir.read(sysctl{key: key}); return value != "" }
-	return Features{
-		IPv6:          there("net.ipv6.conf.all.disable_ipv6"),
-		OptimisticDAD: there("net.ipv6.conf.all.optimistic_dad"),
+	for key, there := range map[string]*bool{
+		"net.ipv6.conf.all.disable_ipv6":   &f.IPv6,
+		"net.ipv6.conf.all.optimistic_dad": &f.OptimisticDAD,
+	} {
+		value, failed := dir.read(sysctl{key: key})
+		*there, err = value != "", cmp.Or(err, failed)
 	}
+	return f, err
 }
 
 // ObserveLinks reads whose the namespace is, and its links: all that its removal needs.
