@@ -247,3 +247,10 @@ func TestDevice(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Where nobody could see which hierarchies there are, none is taken for there being none.
+func TestMakeUnseen(t *testing.T) {
+	if g, err := (&Tree{err: syscall.EIO}).Make("vs8"); !errors.Is(err, syscall.EIO) {
+		t.Errorf("it makes %v, error %v", g, err)
+	}
+}

@@ -33,19 +33,23 @@ var ErrBusy = errors.New("processes are left in it")
 const patience = 2 * time.Second
 
 // A Tree is where the host's hierarchies are mounted, that of v2 first.
-type Tree struct{ paths []string }
+type Tree struct {
+	paths []string
+	err   error // of looking for them
+}
 
 // Find finds the hierarchies that are of use. One that is mounted twice is used
 // once, and one that is covered not.
 func Find() *Tree {
 	f, err := os.Open("/proc/self/mounts")
 	if err != nil {
-		return &Tree{}
+		return &Tree{err: err}
 	}
 	defer f.Close()
 	var unified, others []string
 	had := map[string]bool{}
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
 		if len(fields) < 4 || !strings.HasPrefix(fields[2], "cgroup") {
 			continue
@@ -60,7 +64,7 @@ func Find() *Tree {
 			others = append(others, path)
 		}
 	}
-	return &Tree{append(unified, others...)}
+	return &Tree{append(unified, others...), lines.Err()}
 }
 
 func firstOf(words, among []string) string {
@@ -81,6 +85,9 @@ func isOn(path string, magic int64) bool {
 // Controllers are handed down to it, but not further (see HandDown). It is nil where
 // the host has no hierarchy that can be written.
 func (t *Tree) Make(name string) (*Group, error) {
+	if t.err != nil { // an init without a cgroup would stay so
+		return nil, fmt.Errorf("cannot find the cgroups: %w", t.err)
+	}
 	if err := t.vacate(name, func(*Group) {}); err != nil {
 		return nil, err
 	}
