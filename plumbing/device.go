@@ -195,7 +195,7 @@ func (s moveBack) apply(ctx context.Context, h *Handle) error {
 	}
 	defer host.Close()
 	delete(h.indexes, s.dev)
-	if err := unlessGone(h.inside.one(linkAgain(index, host.Fd(), s.origin, s.mac))); err != nil {
+	if err := unlessGone(h.inside.one(linkAgain(index, host.Fd(), s.dev, s.mac, s.origin))); err != nil {
 		return err
 	}
 	if h.Deleted != nil {
@@ -238,7 +238,7 @@ func (s restore) apply(_ context.Context, h *Handle) error {
 			return err
 		}
 	}
-	return h.inside.one(linkAgain(index, -1, s.origin, s.mac))
+	return h.inside.one(linkAgain(index, -1, s.dev, s.mac, s.origin))
 }
 
 func (s restore) explain(err error) error { return s.origin.explain(err) }
@@ -272,7 +272,7 @@ func linkInto(index, nsFd int, name string) message {
 
 // linkAgain makes a link what it was, and moves it first if a namespace is given. The kernel
 // does that in an order of its own (do_setlink): what it is marked by goes last but one.
-func linkAgain(index, nsFd int, o origin, now MAC) message {
+func linkAgain(index, nsFd int, name string, now MAC, o origin) message {
 	m := ifinfomsg(unix.RTM_NEWLINK, 0, index, 0, 0)
 	if o.up {
 		m = ifinfomsg(unix.RTM_NEWLINK, 0, index, unix.IFF_UP, unix.IFF_UP)
@@ -284,7 +284,9 @@ func linkAgain(index, nsFd int, o origin, now MAC) message {
 		m.put(unix.IFLA_ADDRESS, o.mac[:])
 	}
 	m.putUint32(unix.IFLA_MTU, uint32(o.mtu))
-	m.putString(unix.IFLA_IFNAME, o.name)
+	if name != o.name { // older kernels (6.1 does) refuse even its own to one that is up
+		m.putString(unix.IFLA_IFNAME, o.name)
+	}
 	m.put(unix.IFLA_IFALIAS, []byte(o.alias))
 	return m
 }
