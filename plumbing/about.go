@@ -33,7 +33,7 @@ func About(s Step) Topic {
 		return OfRule
 	case setSysctls:
 		return OfSysctl
-	case addLink, delLink, awaitCarrier, moveIn, moveBack, setMAC, setSources, upLink, upLoopback, downLink, silence:
+	case addLink, delLink, renameLink, awaitCarrier, moveIn, moveBack, setMAC, setSources, upLink, upLoopback, downLink, silence:
 		return OfLink
 	}
 	return OfHost

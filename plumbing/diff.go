@@ -36,6 +36,7 @@ func Diff(place Place, want Network, have State) (Plan, error) {
 	}
 	d.stale()
 	d.plan = append(d.plan, vlans...) // after a VLAN that was the namespace's alone
+	d.makeWay()
 	d.links()
 	d.addresses()
 	stale := d.setRoutes()
@@ -49,6 +50,7 @@ func Diff(place Place, want Network, have State) (Plan, error) {
 	for _, a := range d.fresh {
 		d.add(announce{a})
 	}
+	d.leave()
 	return d.plan, nil
 }
 
@@ -75,7 +77,13 @@ func Removal(have State) Plan {
 // WithoutProbe is the plan without asking the segment whether the addresses are
 // free.
 func (p Plan) WithoutProbe() Plan {
-	return slices.DeleteFunc(slices.Clone(p), func(s Step) bool { _, ok := s.(probe); return ok })
+	return slices.DeleteFunc(slices.Clone(p), func(s Step) bool {
+		if host, ok := s.(onHost); ok {
+			s = host.Step
+		}
+		_, ok := s.(probe)
+		return ok
+	})
 }
 
 // checkPort refuses what a port, or a VLAN of it, cannot carry, as far as
@@ -114,7 +122,7 @@ func checkPort(place Place, i Interface, have State) error {
 		}
 		return refuse(cure, "vlan %s of port %s is in use on this host, as %s", i.VLAN, i.Port, v.Name)
 	}
-	return checkFit(i, base, have.operators(i), link)
+	return checkFit(i, base, have.operators(i), Link{})
 }
 
 func checkLower(p Port) error {
@@ -238,7 +246,7 @@ func (d *differ) stale() {
 			continue
 		}
 		i, wanted := d.want.Interface(l.Name)
-		if wanted && l.fits(i, d.have.Ports[i.base()]) {
+		if wanted && l.fits(i, d.have.Ports[i.base()]) || d.moving(l) || d.isLeaving(l) {
 			continue
 		}
 		d.remade[l.Name] = true
@@ -263,7 +271,7 @@ func (d *differ) stale() {
 		if l.RA {
 			d.add(setSysctls{set: raSysctls(l.Name, false, false), was: raSysctls(l.Name, true, l.Defrtr)})
 		}
-		d.add(delLink{dev: l.Name, form: l.form, sources: l.Sources, port: d.portName(l.Parent), portIndex: l.Parent, mac: l.MAC, mtu: l.MTU})
+		d.add(d.deletion(l))
 	}
 }
 
@@ -283,8 +291,7 @@ func (l Link) fits(i Interface, p Port) bool {
 	if i.Kind == Device {
 		return l.Kind == Device && l.origin.name == i.Port && l.RA == i.RA
 	}
-	return l.form == i.form() &&
-		l.MAC == i.MAC && l.RA == i.RA && (l.Parent == p.Index || p.Name == "")
+	return l.like(i) && l.tag == i.innermost() && (l.Parent == p.Index || p.Name == "")
 }
 
 func (d *differ) links() {
@@ -353,13 +360,16 @@ func (d *differ) addresses() {
 	var adds Plan
 	for _, i := range d.want.Interfaces {
 		var fresh announcement
+		old, moves := d.leaving(i)
 		for _, p := range i.Addresses {
 			if d.holds(i.Name, p) {
 				continue
 			}
 			d.clear(i.Name, p)
 			adds = append(adds, addAddress{Address{Dev: i.Name, Prefix: p}})
-			fresh.addrs = append(fresh.addrs, p.Addr())
+			if !moves || !d.holds(old.Name, p) {
+				fresh.addrs = append(fresh.addrs, p.Addr())
+			}
 		}
 		if len(fresh.addrs) > 0 {
 			fresh.dev, fresh.mac = i.Name, i.MAC

@@ -17,9 +17,16 @@ func ethernet(to, from MAC, etherType uint16) []byte {
 // arpProbe is an ARP request (RFC 826) whose sender is 0.0.0.0: it asks for the
 // holder of target and puts nothing in anybody's cache (RFC 5227, 1.1).
 func arpProbe(mac MAC, target netip.Addr) []byte {
+	return arpRequest(mac, netip.IPv4Unspecified(), target)
+}
+
+// arpAnnouncement says that addr is at mac (RFC 5227, 2.3).
+func arpAnnouncement(mac MAC, addr netip.Addr) []byte { return arpRequest(mac, addr, addr) }
+
+func arpRequest(mac MAC, sender, target netip.Addr) []byte {
 	b := ethernet(broadcast, mac, unix.ETH_P_ARP)
 	b = append(b, 0, 1, 8, 0, 6, 4, 0, 1) // Ethernet, IPv4, request
-	b = append(append(b, mac[:]...), 0, 0, 0, 0)
+	b = append(append(b, mac[:]...), sender.AsSlice()...)
 	b = append(append(b, make([]byte, 6)...), target.AsSlice()...)
 	return b
 }
@@ -45,6 +52,13 @@ const (
 func solicit(mac MAC, target netip.Addr) []byte {
 	body := append([]byte{neighbourSolicit, 0, 0, 0, 0, 0, 0, 0}, target.AsSlice()...)
 	return icmp6(mac, netip.IPv6Unspecified(), solicitedNode(target), body)
+}
+
+// advertise says that addr is at mac (RFC 4861, 7.2.6), to all nodes, with the override flag
+// and the option that has the MAC.
+func advertise(mac MAC, addr netip.Addr) []byte {
+	body := append([]byte{neighbourAdvertise, 0, 0, 0, 0x20, 0, 0, 0}, addr.AsSlice()...)
+	return icmp6(mac, addr, netip.IPv6LinkLocalAllNodes(), append(append(body, 2, 1), mac[:]...))
 }
 
 // solicitedNode is the group of all who may hold addr (RFC 4291, 2.7.1).

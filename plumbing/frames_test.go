@@ -42,6 +42,21 @@ func TestFrames(t *testing.T) {
 			87 00 4cda 00000000                      # neighbour solicitation
 			20010db8000000000000000100020008         # target
 			`, ndpProtocol.request(mac8, addr6)},
+		{"ARP announcement", `
+			ffffffffffff 020000000008 0806
+			0001 0800 06 04 0001                     # a request
+			020000000008 c0000208                    # sender: us, at our address
+			000000000000 c0000208                    # target: the same
+			`, arpProtocol.announce(mac8, addr4)},
+		{"neighbour advertisement", `
+			333300000001 020000000008 86dd           # to all nodes
+			60000000 0020 3a ff                      # IPv6: 32 bytes of ICMPv6, hop limit 255
+			20010db8000000000000000100020008         # from the address
+			ff020000000000000000000000000001         # to ff02::1
+			88 00 f90f 20000000                      # neighbour advertisement, override
+			20010db8000000000000000100020008         # target
+			02 01 020000000008                       # its MAC
+			`, ndpProtocol.announce(mac8, addr6)},
 	} {
 		if d := cmp.Diff(hex.Dump(golden(t, tt.golden)), hex.Dump(tt.got)); d != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, d)
@@ -82,9 +97,9 @@ func arp(mac MAC, sender, target netip.Addr) []byte {
 	return changed(arpProbe(mac, target), 28, sender.AsSlice()...)
 }
 
-// advertise is a neighbour advertisement to all nodes (RFC 4861, 4.4); nobody
+// advertisement is a neighbour advertisement to all nodes (RFC 4861, 4.4); nobody
 // checks its checksum.
-func advertise(mac MAC, target netip.Addr) []byte {
+func advertisement(mac MAC, target netip.Addr) []byte {
 	frame := changed(solicit(mac, target), 0, 0x33, 0x33, 0, 0, 0, 1)
 	frame = changed(frame, 14+5, 32)
 	frame = changed(frame, 14+8, target.AsSlice()...)
@@ -150,15 +165,15 @@ var neighbourFrames = []struct {
 	claimed bool
 }{
 	{"another one's detection", solicit(mac9, addr6), mac9, addr6, true, true},
-	{"another one's advertisement", advertise(mac9, addr6), mac9, addr6, true, true},
+	{"another one's advertisement", advertisement(mac9, addr6), mac9, addr6, true, true},
 	{"our own detection", solicit(mac8, addr6), mac8, addr6, true, false},
-	{"our own advertisement", advertise(mac8, addr6), mac8, addr6, true, false},
-	{"an advertisement of another address", advertise(mac9, asker), mac9, asker, true, false},
+	{"our own advertisement", advertisement(mac8, addr6), mac8, addr6, true, false},
+	{"an advertisement of another address", advertisement(mac9, asker), mac9, asker, true, false},
 	{name: "somebody asks for the address", in: resolution(mac9, asker, addr6)},
-	{name: "from beyond a router", in: changed(advertise(mac9, addr6), 21, 254)},
-	{name: "another ICMPv6 type", in: changed(advertise(mac9, addr6), 54, 134)},
-	{name: "another protocol in IPv6", in: changed(advertise(mac9, addr6), 20, unix.IPPROTO_UDP)},
-	{name: "another protocol", in: changed(advertise(mac9, addr6), 12, 0x08, 0x06)},
+	{name: "from beyond a router", in: changed(advertisement(mac9, addr6), 21, 254)},
+	{name: "another ICMPv6 type", in: changed(advertisement(mac9, addr6), 54, 134)},
+	{name: "another protocol in IPv6", in: changed(advertisement(mac9, addr6), 20, unix.IPPROTO_UDP)},
+	{name: "another protocol", in: changed(advertisement(mac9, addr6), 12, 0x08, 0x06)},
 	{name: "a byte is missing", in: solicit(mac9, addr6)[:77]},
 	{name: "nothing"},
 }
@@ -284,7 +299,7 @@ func FuzzParseNeighbour(f *testing.F) {
 		if !target.Is6() {
 			t.Fatalf("%s is not IPv6", target)
 		}
-		if f2, t2, ok := parseNeighbour(advertise(from, target)); !ok || f2 != from || t2 != target {
+		if f2, t2, ok := parseNeighbour(advertisement(from, target)); !ok || f2 != from || t2 != target {
 			t.Errorf("got %s, %s, %t from %x", f2, t2, ok, b)
 		}
 	})

@@ -38,6 +38,7 @@ func features() (f Features, err error) {
 		value, failed := dir.read(sysctl{key: key})
 		*there, err = value != "", cmp.Or(err, failed)
 	}
+	f.LiveRename = renamesLive()
 	return f, err
 }
 
@@ -96,6 +97,7 @@ func (s *State) observeSysctls() (err error) {
 	s.Features = Features{
 		IPv6:          s.Sysctls["net.ipv6.conf.all.disable_ipv6"] != "",
 		OptimisticDAD: s.Sysctls["net.ipv6.conf.all.optimistic_dad"] != "",
+		LiveRename:    renamesLive(),
 	}
 	return nil
 }

@@ -66,7 +66,7 @@ func (p Plan) Force(ctx context.Context, h *Handle) error {
 func (p Plan) Changes() Plan {
 	return slices.DeleteFunc(p.WithoutProbe(), func(s Step) bool {
 		switch s.(type) {
-		case announce, keptMark, awaitCarrier:
+		case announce, announceInUse, keptMark, awaitCarrier:
 			return true
 		}
 		return false
@@ -79,6 +79,9 @@ func (p Plan) Deleted(have State) []Link {
 	for _, s := range p {
 		var dev string
 		switch s := s.(type) {
+		case renameLink:
+			have = have.renamed(s)
+			continue
 		case delLink:
 			dev = s.dev
 		case silence:

@@ -41,6 +41,7 @@ const (
 type Features struct {
 	IPv6          bool
 	OptimisticDAD bool // CONFIG_IPV6_OPTIMISTIC_DAD
+	LiveRename    bool // of links that are up (Linux 6.2)
 }
 
 // A Port is a device of the host that interfaces sit on, or a VLAN of one.

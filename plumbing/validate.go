@@ -10,6 +10,8 @@ import (
 	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsrun/vsrun/nsutil"
 )
 
 // A Problem is one thing wrong with a value, and where: Path is the field as it
@@ -175,6 +177,9 @@ func CheckIfname(name string) error {
 		return errors.New("an interface has no name")
 	case "lo", "all", "default":
 		return fmt.Errorf("interface name %q is taken by the kernel", name)
+	}
+	if strings.HasSuffix(name, nsutil.LeavingMark) {
+		return fmt.Errorf("interface name %q ends as that of one which another one replaces", name)
 	}
 	return checkDevice(name)
 }

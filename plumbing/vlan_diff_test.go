@@ -1,6 +1,7 @@
 package plumbing
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -183,12 +184,16 @@ ip link set dev vsvlan10 arp off up
 		name: "another VLAN: the new one comes before the interface leaves the old one",
 		want: tagged("", 20),
 		have: inside(absent(), func(l *Link) { l.Parent = 7 }),
-		plan: unmade + `ip link add link eth1 name vsvlan20 group 118 type vlan protocol 802.1Q id 20 loose_binding on
+		plan: `ip link add link eth1 name vsvlan20 group 118 type vlan protocol 802.1Q id 20 loose_binding on
 ip link property add dev vsvlan20 altname vsrun-eth1.20
 sysctl -qw net.ipv4.conf.vsvlan20.rp_filter=1 net.ipv6.conf.vsvlan20.disable_ipv6=1
 ip link set dev vsvlan20 arp off up
 ip link set dev vsvlan20 alias vsrun:vlan
-` + macvlanOn("vsvlan20") + marked + announces,
+# asked of the segment first: is anybody at 192.0.2.8 on vsvlan20?
+ip -n vs8 link set dev eth0 down
+ip -n vs8 link set dev eth0 name 'eth0~'
+` + strings.Replace(macvlanOn("vsvlan20")+marked, "# asked of the segment first: is anybody at 192.0.2.8 on eth0?\n", "", 1) + `ip -n vs8 address delete 192.0.2.8/24 dev 'eth0~'
+` + announced("192.0.2.8", "eth0", mac8) + "ip -n vs8 link delete dev 'eth0~'\n" + announced("192.0.2.8", "eth0", mac8),
 	}, {
 		name: "from kind vlan to macvlan: the VLAN is free before it is made again",
 		want: tagged("", 10),

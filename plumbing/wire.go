@@ -92,6 +92,7 @@ type protocol struct {
 	etherType uint16
 	is4       bool
 	request   func(MAC, netip.Addr) []byte
+	announce  func(MAC, netip.Addr) []byte
 	// group is whom another one's question about an address is sent to, which a
 	// link passes on to members only; nil for broadcasts.
 	group func(netip.Addr) MAC
@@ -103,6 +104,7 @@ var arpProtocol = protocol{
 	etherType: unix.ETH_P_ARP,
 	is4:       true,
 	request:   arpProbe,
+	announce:  arpAnnouncement,
 	holder: func(frame []byte) (MAC, [2]netip.Addr, bool) {
 		mac, sender, target, ok := parseARP(frame)
 		if !sender.IsUnspecified() { // not a probe: the target is only asked for
@@ -115,6 +117,7 @@ var arpProtocol = protocol{
 var ndpProtocol = protocol{
 	etherType: unix.ETH_P_IPV6,
 	request:   solicit,
+	announce:  advertise,
 	group:     func(a netip.Addr) MAC { return groupMAC(solicitedNode(a)) },
 	holder: func(frame []byte) (MAC, [2]netip.Addr, bool) {
 		mac, target, ok := parseNeighbour(frame)
@@ -208,6 +211,28 @@ func (s announce) apply(_ context.Context, h *Handle) error {
 	return nil
 }
 
+// announceInUse is announce for a link that is in use: the kernel would forget its neighbours
+// each time, with what waits for one of them.
+type announceInUse struct{ announce }
+
+func (s announceInUse) apply(_ context.Context, h *Handle) error {
+	for _, p := range []protocol{arpProtocol, ndpProtocol} {
+		addrs := p.of(s.addrs)
+		if len(addrs) == 0 {
+			continue
+		}
+		wire, err := h.openWire(s.dev, p, nil)
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			wire.Write(p.announce(s.mac, a))
+		}
+		wire.Close()
+	}
+	return nil
+}
+
 // Announcements is the plan that tells the segments of what a network should hold, and
 // holds. The kernel tells of IPv6 addresses only where it should have some (ndisc_notify).
 func Announcements(want Network, have State) Plan {
@@ -235,7 +260,7 @@ func (h *Handle) openWire(dev string, p protocol, addrs []netip.Addr) (*os.File,
 		return nil, err
 	}
 	fd := -1
-	err = h.ns.Do(func() (err error) {
+	err = h.do(func() (err error) {
 		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return err
 	})

@@ -51,6 +51,8 @@ func (s State) After(p Plan) State {
 			s.Rules = append(slices.Clone(s.Rules), step.Rule)
 		case delRule:
 			s.Rules = slices.DeleteFunc(slices.Clone(s.Rules), func(r Rule) bool { return r == step.Rule })
+		case renameLink:
+			s = s.renamed(step)
 		case delLink:
 			s.Links = slices.DeleteFunc(slices.Clone(s.Links), func(l Link) bool { return l.Name == step.dev })
 		}

@@ -248,6 +248,24 @@ func (r *Runtime) planPortRemoval(h *plumbing.Handle, p portRecord) (plumbing.Pl
 	return plumbing.RemoveBond(p.Name, p.Before, have)
 }
 
+// checkMoved refuses to put an interface on a port that is not there. One that goes on with a
+// port that is not there any more has to be told apart: that may have another name now.
+func (r *Runtime) checkMoved(old *VirtualServer, vs VirtualServer) error {
+	if old == nil || vs.Disabled {
+		return nil
+	}
+	for _, i := range vs.Interfaces {
+		was, there := old.Interface(i.Name)
+		if _, err := os.Lstat(r.Store.portPath(i.Port)); err == nil || !there || was.Port == i.Port {
+			continue // or it is made with it
+		}
+		if err := plumbing.CheckPort(i.Port); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ensurePorts makes whole the ports that a virtual server sits on, as far as they
 // are ours.
 func (r *Runtime) ensurePorts(ctx context.Context, vs VirtualServer) error {

@@ -198,7 +198,7 @@ func (e *InvalidError) Unwrap() []error {
 // replace stores what should be, makes it so, and goes back to old (nil:
 // nothing) when it cannot.
 func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualServer) error {
-	if err := errors.Join(vs.checkHost(), r.checkShare(vs), r.checkVolumes(old, vs)); err != nil {
+	if err := errors.Join(vs.checkHost(), r.checkShare(vs), r.checkVolumes(old, vs), r.checkMoved(old, vs)); err != nil {
 		return err
 	}
 	if old != nil && same(*old, vs) {

@@ -34,7 +34,7 @@ var allowed = map[string][]string{
 	"plumbing":        {"nsutil"},
 	"stats":           {"nsutil/cgroup", "nsutil"},
 	"stats/ebpf":      {"stats", "nsutil"},
-	"stats/ledger":    {"stats"},
+	"stats/ledger":    {"nsutil", "stats"},
 	"stats/push":      {"document"},
 	"stats/ipmd":      {"document", "stats", "stats/push", "nsutil"},
 	"nsutil/cgroup":   {"nsutil"},

@@ -83,7 +83,7 @@ func (a *app) verbs(args []string) []*cobra.Command {
 		"boot": a.bootCommand, "shutdown": a.shutdownCommand,
 		"apply": a.applyCommand, "diff": a.diffCommand, "events": a.eventsCommand,
 		"ls": a.lsCommand, "show": a.showCommand, "ps": a.psCommand, "logs": a.logsCommand, "exec": a.execCommand,
-		"port": a.portCommand, "service": a.serviceCommand, "stats": a.statsCommand, "ledger": a.ledgerCommand,
+		"move": a.moveCommand, "port": a.portCommand, "service": a.serviceCommand, "stats": a.statsCommand, "ledger": a.ledgerCommand,
 		"top": a.topCommand, "gc": a.gcCommand, "version": a.versionCommand,
 	}
 	if len(args) > 0 && verbs[args[0]] != nil {

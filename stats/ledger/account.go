@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/stats"
 )
 
@@ -50,7 +51,23 @@ type reading struct {
 // the next reading.
 type link struct {
 	stats.Interface
-	Closed bool `json:"closed,omitempty"`
+	Closed bool   `json:"closed,omitempty"`
+	Of     string `json:"of,omitempty"` // the interface that it was before another one took its place and name
+}
+
+// follow has links that were there before go by the names that they have now.
+func follow(was, now []link) []link {
+	was = slices.Clone(was)
+	there := func(name string) bool {
+		return slices.ContainsFunc(was, func(l link) bool { return l.Name == name })
+	}
+	for k, l := range was {
+		leaving := nsutil.LeavingName(l.Name)
+		if !there(leaving) && slices.ContainsFunc(now, func(n link) bool { return n.Name == leaving }) {
+			was[k].Name, was[k].Of = leaving, l.Name
+		}
+	}
+	return was
 }
 
 // lives is how many ended lives are remembered, for readings that were taken before.
@@ -128,6 +145,7 @@ func (a *account) seen(now reading) {
 // again takes in another reading of the same life.
 func (a *account) again(now *reading) {
 	lost, counted := false, false
+	a.Last.Links = follow(a.Last.Links, now.Links)
 	if f := a.Last.MIB.fallen(now.MIB); f != (mib{has: f.has}) {
 		a.add(nil, f)
 	}
@@ -139,11 +157,13 @@ func (a *account) again(now *reading) {
 			lost = lost || !was.Closed
 			counted = counted || i >= 0
 		case now.Links[i].Counters == was.Counters:
-			now.Links[i].Closed = was.Closed
+			now.Links[i].Closed, now.Links[i].Of = was.Closed, was.Of
 		default:
 			counted = true
+			now.Links[i].Of = was.Of
 			if f := fallen(was.Counters, now.Links[i].Counters); f != (stats.Counters{}) {
-				a.add([]link{{Interface: stats.Interface{Name: was.Name, Counters: f}}}, mib{})
+				was.Counters = f
+				a.add([]link{was}, mib{})
 			}
 		}
 	}
@@ -283,7 +303,7 @@ func (a *account) with(now reading) figures {
 		return sum
 	}
 	sum := a.Base.plus(figures{})
-	sum.add(larger(a.Last.Links, now.Links), a.Last.MIB.atLeast(now.MIB), a.Since)
+	sum.add(larger(follow(a.Last.Links, now.Links), now.Links), a.Last.MIB.atLeast(now.MIB), a.Since)
 	return sum
 }
 

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -34,7 +35,7 @@ func (f *figures) account(name string, since time.Time) *stats.Counters {
 // add adds what interfaces and protocols have counted.
 func (f *figures) add(list []link, m mib, since time.Time) {
 	for _, l := range list {
-		c := f.account(l.Name, since)
+		c := f.account(cmp.Or(l.Of, l.Name), since)
 		*c = c.Plus(l.Counters)
 	}
 	f.MIB = f.MIB.plus(m)

@@ -14,6 +14,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/vsrun/vsrun/nsutil"
 	"github.com/vsrun/vsrun/stats"
 )
 
@@ -166,6 +167,32 @@ func (w *world) remake() {
 			w.close(name)
 			w.links[name] = &device{up: true}
 			w.notices = append(w.notices, func() { w.book.Begun(8, name) })
+		}
+	})
+}
+
+// move puts interfaces on another port: another link takes the place and the name of each
+// while that is up.
+func (w *world) move() {
+	if w.life == "" {
+		return
+	}
+	w.do(func() {
+		w.check(w.book.Opening(w.Context(), w.source()))
+		for _, name := range w.document {
+			leaving := nsutil.LeavingName(name)
+			if w.links[leaving] != nil && w.links[name] != nil {
+				w.close(leaving)
+			}
+			if w.links[name] != nil {
+				w.links[leaving] = w.links[name]
+				delete(w.links, name)
+				w.killed()
+			}
+			w.links[name] = &device{up: true}
+			if w.killed(); w.links[leaving] != nil {
+				w.close(leaving)
+			}
 		}
 	})
 }
@@ -363,7 +390,7 @@ func TestModel(t *testing.T) {
 		ops := map[string]func(){
 			"enable": w.enable, "disable": w.disable, "change": w.change, "checkpoint": w.checkpoint,
 			"traffic": w.traffic, "errors": w.errorsBeginAgain,
-			"remake": w.remake, "hear": w.hear, "fail": w.fail, "vanish": w.vanish, "unlink": w.unlink,
+			"remake": w.remake, "move": w.move, "hear": w.hear, "fail": w.fail, "vanish": w.vanish, "unlink": w.unlink,
 		}
 		names := slices.Sorted(maps.Keys(ops))
 		if !w.do(w.enableFirst) {

@@ -103,7 +103,7 @@ func TestCrashedCommandsCompleteAgain(t *testing.T) {
 	}
 }
 
-func (s *site) must(t *testing.T, r lab.Result) {
+func (s *site) must(t testing.TB, r lab.Result) {
 	t.Helper()
 	if r.Code != 0 {
 		t.Fatal(r)

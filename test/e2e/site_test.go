@@ -24,7 +24,7 @@ type site struct {
 
 // newSite makes a host with the ports given, all on one segment; eth1 if none
 // is. Whatever virtual servers a test leaves are destroyed at its end.
-func newSite(t *testing.T, ports ...string) *site {
+func newSite(t testing.TB, ports ...string) *site {
 	t.Helper()
 	if len(ports) == 0 {
 		ports = []string{"eth1"}
@@ -34,7 +34,7 @@ func newSite(t *testing.T, ports ...string) *site {
 	return &site{h, seg, seg.Client("client1", "192.0.2.100/24", "2001:db8::100/64")}
 }
 
-func bareHost(t *testing.T) *lab.Host {
+func bareHost(t testing.TB) *lab.Host {
 	t.Helper()
 	// The run directory stays, as packages make it; what is in it does not.
 	const run = "/run/vsrun"
@@ -115,7 +115,7 @@ func unmarshalled[T any](text string) (v T, err error) {
 }
 
 // soon waits until holds is nil, 10 seconds at most.
-func soon(t *testing.T, holds func() error) {
+func soon(t testing.TB, holds func() error) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		err := holds()
