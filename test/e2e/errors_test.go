@@ -190,7 +190,7 @@ vsrun: MAC 01:00:5e:00:00:01 is a multicast address
 hint: see vsrun --help, or vsrun COMMAND --help
 `},
 	{name: "unknown kind", args: "create 8 --port eth1 --kind tunnel", code: 2, stderr: `
-vsrun: kind "tunnel" is unknown: it is macvlan or vlan
+vsrun: kind "tunnel" is unknown: it is macvlan, vlan or device
 hint: see vsrun --help, or vsrun COMMAND --help
 `},
 	{name: "interface flags without a port", args: "create 8 --address 192.0.2.8/24", code: 2, stderr: `
@@ -259,7 +259,8 @@ hint: it takes CAP_SYS_ADMIN: run it as root, outside of a restricted container
 vsrun: cannot create vs8: cannot make the namespace in vs8: cannot create a network namespace: there are as many as the limit allows
 hint: raise the limit: sysctl user.max_net_namespaces
 `},
-	{name: "kernel without IPv6", under: `unshare --mount sh -c 'mount -t tmpfs none /proc/sys/net/ipv6 && exec "$@"' -`, args: "create 8 --port eth1 --address 2001:db8::8/64", code: 1, stderr: `
+	// In a user namespace that does not see all of /proc nobody gets a whole one of his own.
+	{name: "kernel without IPv6", under: `unshare --user --map-root-user --net --mount sh -c 'ip link add eth1 up type veth && mount -t tmpfs none /proc/sys/net/ipv6 && exec "$@"' -`, args: "create 8 --port eth1 --address 2001:db8::8/64", code: 1, stderr: `
 vsrun: cannot create vs8: this kernel has no IPv6
 hint: boot without ipv6.disable=1, or leave the IPv6 addresses out
 `},
