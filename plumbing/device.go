@@ -88,13 +88,8 @@ func (s State) withMarked(place Place, want Network) State {
 
 // checkDevicePort refuses what cannot be given away.
 func checkDevicePort(place Place, i Interface, port Port, link Link) error {
-	var own []string
-	for _, a := range port.Addresses {
-		if !a.IsLinkLocalUnicast() {
-			own = append(own, a.String())
-		}
-	}
 	dev := quote(port.Name)
+	hostUses := checkWithoutHost(port)
 	switch {
 	case port.Loopback:
 		return refuse("use a device that leads to a network", "port %s is the loopback", i.Port)
@@ -104,14 +99,29 @@ func checkDevicePort(place Place, i Interface, port Port, link Link) error {
 		return refuse("see what is left of that: vsrun gc --dry-run", "port %s has been given away, as %s", i.Port, strings.TrimPrefix(port.Alias, "vsrun:"))
 	case port.Master != "":
 		return refuse(fmt.Sprintf("take it out: ip link set %s nomaster", dev), "%s is a member of %s %s", i.Port, port.MasterKind, port.Master)
-	case len(own) > 0:
-		return refuse(fmt.Sprintf("if the host can do without them: ip address flush dev %s scope global", dev), "the host has addresses on %s: %s", i.Port, strings.Join(own, ", "))
+	case hostUses != nil:
+		return hostUses
 	case len(port.Users) > 0:
 		return refuse("delete it first, or use kind macvlan", "%s sits on %s", strings.Join(port.Users, ", "), i.Port)
 	case len(place.mark(i.Name))+1+len(port.asOrigin().String()) > maxAlias:
 		return refuse("give it a shorter one: ip link set "+dev+" alias …", "the alias of %s is too long to be kept", i.Port)
 	}
 	return checkFit(i, Port{Name: port.Name, MTU: max(port.MTU, i.MTU)}, port, link)
+}
+
+// checkWithoutHost refuses what the host would lose: it has addresses there.
+func checkWithoutHost(port Port) error {
+	var own []string
+	for _, a := range port.Addresses {
+		if !a.IsLinkLocalUnicast() {
+			own = append(own, a.String())
+		}
+	}
+	if len(own) == 0 {
+		return nil
+	}
+	return refuse(fmt.Sprintf("if the host can do without them: ip address flush dev %s scope global", quote(port.Name)),
+		"the host has addresses on %s: %s", port.Name, strings.Join(own, ", "))
 }
 
 // moveIn gives a device of the host's to the namespace. It is marked first: see origin.

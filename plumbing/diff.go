@@ -122,6 +122,11 @@ func checkPort(place Place, i Interface, have State) error {
 		}
 		return refuse(cure, "vlan %s of port %s is in use on this host, as %s", i.VLAN, i.Port, v.Name)
 	}
+	if i.trait().receivesAll() {
+		if err := checkWithoutHost(base); err != nil {
+			return err
+		}
+	}
 	return checkFit(i, base, have.operators(i), Link{})
 }
 

@@ -303,6 +303,7 @@ func TestDiffRefuses(t *testing.T) {
 		{"mtu above the port's", eth0(func(i *Interface) { i.MTU = 9000 }), nil, "mtu 9000 of eth0 is above 1500, the mtu of port eth1", "raise the port's: ip link set eth1 mtu 9000"},
 		{"macvlan as port", eth0(nil), port(func(p *Port) { p.Kind = "macvlan" }), "port eth1 is a macvlan itself", "use the device below it: ip link show eth1"},
 		{"the host's own address", eth0(nil), port(func(p *Port) { p.Addresses = addrs("192.0.2.8") }), "address 192.0.2.8 is this host's own, on eth1", "choose another, or take it from the host first"},
+		{"a port that the host would lose", eth0(func(i *Interface) { i.MAC, i.Mode = MAC{}, Passthru }), port(func(p *Port) { p.Addresses = addrs("fe80::1", "192.0.2.1") }), "the host has addresses on eth1: 192.0.2.1", "if the host can do without them: ip address flush dev eth1 scope global"},
 		{"a small port", eth0(func(i *Interface) { i.Addresses = prefixes("2001:db8::8/64") }), port(func(p *Port) { p.MTU = 1000 }), "mtu 1000 of port eth1 is too small for IPv6", "raise the port's: ip link set eth1 mtu 1280"},
 		{"no IPv6", eth0(func(i *Interface) { i.Addresses = prefixes("2001:db8::8/64") }), func(s *State) { s.Features = Features{} }, "this kernel has no IPv6", "boot without ipv6.disable=1, or leave the IPv6 addresses out"},
 		{"foreign namespace", eth0(nil), func(s *State) { s.Namespace = Foreign }, "/run/netns/vs8 is a network namespace of somebody else's", "choose another id, or remove it: ip netns delete vs8"},

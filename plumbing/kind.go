@@ -103,6 +103,10 @@ func (l Link) leaves() (Step, bool) {
 	return silence{l.Name}, true
 }
 
+// receivesAll reports whether what comes for the host there goes to it, too: it shares what it
+// sits on with nobody (macvlan_handle_frame). A VLAN gets its own frames alone.
+func (t trait) receivesAll() bool { return t.kind == Macvlan && t.beside == "" }
+
 // String names it: macvlan in mode bridge.
 func (t trait) String() string {
 	if t.mode == "" {
