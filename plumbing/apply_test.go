@@ -372,7 +372,7 @@ func observesPorts(t *testing.T, host *lab.Host) {
 		"office": {Name: "office", MTU: 1400, Up: true, Kind: "veth", Addresses: addrs("192.0.2.3", "2001:db8::3")},
 		"eth2":   {Name: "eth2", MTU: 1500, Up: true, Kind: "veth", Master: "br7", MasterKind: "bridge"},
 		"br7":    {Name: "br7", MTU: 1500, Kind: "bridge"},
-		"lo":     {Name: "lo", MTU: 65536, Up: true, Kind: "device", Loopback: true, Addresses: addrs("127.0.0.1", "::1")},
+		"lo":     {Name: "lo", MTU: 65536, Up: true, Kind: "device", Loopback: true, NoEthernet: true, Addresses: addrs("127.0.0.1", "::1")},
 	}, have.Ports, addresses, cmp.AllowUnexported(Port{}, origin{})); d != "" {
 		t.Errorf("the ports (-want +got):\n%s", d)
 	}

@@ -105,6 +105,8 @@ func checkPort(place Place, i Interface, have State) error {
 		return checkDevicePort(place, i, port, link)
 	case port.Loopback:
 		return refuse("use a device that leads to a network", "port %s is the loopback: nothing can sit on it", i.Port)
+	case port.NoEthernet: // macvlan_port_create; a VLAN's tag has no place there
+		return refuse("use kind device, or a port that has MACs: a NIC, a bond, a bridge", "port %s is not Ethernet: no %s can sit on it", i.Port, i.trait().kind)
 	case port.Kind == string(Macvlan):
 		return refuse("use the device below it: ip link show "+quote(i.Port), "port %s is a macvlan itself", i.Port)
 	case port.Alias == vlanMark && port.Ours:

@@ -300,6 +300,7 @@ func TestDiffRefuses(t *testing.T) {
 		{"port down", eth0(nil), port(func(p *Port) { p.Up = false }), "port eth1 is down", "bring it up: ip link set eth1 up"},
 		{"bond member", eth0(nil), port(func(p *Port) { p.Master, p.MasterKind = "bond0", "bond" }), "eth1 is a member of bond bond0", "use --port bond0"},
 		{"loopback", eth0(nil), port(func(p *Port) { p.Loopback = true }), "port eth1 is the loopback: nothing can sit on it", "use a device that leads to a network"},
+		{"no Ethernet", eth0(nil), port(func(p *Port) { p.NoEthernet = true }), "port eth1 is not Ethernet: no macvlan can sit on it", "use kind device, or a port that has MACs: a NIC, a bond, a bridge"},
 		{"mtu above the port's", eth0(func(i *Interface) { i.MTU = 9000 }), nil, "mtu 9000 of eth0 is above 1500, the mtu of port eth1", "raise the port's: ip link set eth1 mtu 9000"},
 		{"macvlan as port", eth0(nil), port(func(p *Port) { p.Kind = "macvlan" }), "port eth1 is a macvlan itself", "use the device below it: ip link show eth1"},
 		{"the host's own address", eth0(nil), port(func(p *Port) { p.Addresses = addrs("192.0.2.8") }), "address 192.0.2.8 is this host's own, on eth1", "choose another, or take it from the host first"},

@@ -12,6 +12,7 @@ import (
 type device struct {
 	Heard
 	index     int
+	hardware  uint16 // ARPHRD_…
 	elsewhere int    // the id of the namespace that Parent is of, or noID: it is this one
 	conf6     []byte // its IPv6 parameters (IFLA_INET6_CONF)
 }
@@ -38,7 +39,7 @@ func decodeDevice(b []byte) (d device, ok bool) {
 	if len(b) < unix.SizeofIfInfomsg {
 		return d, false
 	}
-	d = device{Heard: *decodeHeard(b), index: int(binary.NativeEndian.Uint32(b[4:])), elsewhere: noID}
+	d = device{Heard: *decodeHeard(b), index: int(binary.NativeEndian.Uint32(b[4:])), hardware: binary.NativeEndian.Uint16(b[2:]), elsewhere: noID}
 	eachAttr(b[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) {
 		switch typ {
 		case unix.IFLA_LINK_NETNSID:
@@ -141,7 +142,7 @@ func (d device) port() Port {
 	alias, o := cutOrigin(d.Alias)
 	return Port{
 		origin: o, Name: d.Name, MAC: d.mac(), Kind: cmp.Or(d.Kind, "device"), Index: d.index, MTU: int(d.MTU), Up: d.is(unix.IFF_UP),
-		Loopback: d.is(unix.IFF_LOOPBACK), Ours: d.isOurs(), Alias: alias,
+		Loopback: d.is(unix.IFF_LOOPBACK), NoEthernet: d.hardware != unix.ARPHRD_ETHER, Ours: d.isOurs(), Alias: alias,
 	}
 }
 

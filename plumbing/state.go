@@ -52,6 +52,7 @@ type Port struct {
 	MTU        int // bytes
 	Up         bool
 	Loopback   bool
+	NoEthernet bool // but a tunnel of IP packets, or the like
 	Ours       bool // we made it
 	Loud       bool // ours, and the host has ARP, IPv6 or the like on it
 	Alias      string

@@ -79,10 +79,10 @@ func (s addLink) apply(ctx context.Context, h *Handle) error {
 		}
 	}
 	err := h.host.one(s.message(s.dev, h))
-	if taken(err) {
+	if s.taken(err) {
 		err = patiently(ctx, func() (again bool, err error) {
 			err = h.host.one(s.message(s.dev, h))
-			return taken(err), err
+			return s.taken(err), err
 		})
 	}
 	if !errors.Is(err, unix.EEXIST) {
@@ -94,8 +94,15 @@ func (s addLink) apply(ctx context.Context, h *Handle) error {
 	})
 }
 
-// taken tells a port that links of other kinds or modes are on.
-func taken(err error) bool { return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EINVAL) }
+// taken tells a port that links of other kinds or modes are on: EINVAL, without a word, where
+// one of them is in mode passthru, or this one is to be (macvlan_common_newlink).
+func (s addLink) taken(err error) bool {
+	var refused *kernelError
+	if !errors.As(err, &refused) {
+		return false
+	}
+	return refused.errno == unix.EBUSY || refused.errno == unix.EINVAL && refused.text == "" && s.Kind == Macvlan
+}
 
 func (s addLink) message(dev string, h *Handle) message {
 	return newLink(dev, s.portIndex, s.form, s.sources, s.mac, s.mtu, h.ns.Fd())
@@ -128,7 +135,7 @@ func (s addLink) explain(err error) error {
 		return explainVLAN(err)
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return refuse(fmt.Sprintf("load it with `modprobe %s`, or use a kernel with CONFIG_%s", s.Kind, strings.ToUpper(string(s.Kind))), "this kernel has no %s", s.Kind)
-	case taken(err):
+	case s.taken(err):
 		return refuse("see who uses it: ip -d link show", "port %s takes no %s beside what it has", s.port, s.Kind)
 	}
 	return err
