@@ -48,6 +48,9 @@ func cutOrigin(alias string) (mark string, o origin) {
 	}
 	var err, wrong error
 	o = origin{name: words[0], up: words[3] == "up", alias: words[4]}
+	if strings.HasPrefix(o.alias, "vsrun:") { // back on the host that would be another one's mark
+		o.alias = ""
+	}
 	o.mac, err = ParseMAC(words[1])
 	if o.mtu, wrong = strconv.Atoi(words[2]); err != nil || wrong != nil {
 		return alias, origin{}

@@ -56,3 +56,33 @@ func TestDevicePlan(t *testing.T) {
 		}
 	}
 }
+
+// What a link inside says that it was on the host is believed as far as a record says it, too.
+func TestPretended(t *testing.T) {
+	const port = "eth0 eth2 02:00:00:00:00:08 1500 up"
+	h := &Handle{place: vs8, Had: []Interface{{Name: "eth0", Port: "eth2", Kind: Device}, {Name: "eth1", Port: "eth3"}}}
+	for _, c := range []struct {
+		name, kind, alias string
+		back              string // as what it is moved to the host, if it is
+	}{
+		{"eth0", "veth", "vsrun:vs8/" + port, "eth2"},
+		{"eth0", "", "vsrun:vs8/" + port, "eth2"},
+		{"eth0", "", "vsrun:vs8/eth0 eth7 02:00:00:00:00:08 1500 up", "eth2"},
+		{"eth0", "veth", "vsrun:vs8/eth0 eth7 02:00:00:00:00:08 1500 up", ""},
+		{"eth0", "", "vsrun:vs9/" + port, ""},
+		{"x", "dummy", "vsrun:vs8/" + port, ""},
+		{"x", "dummy", "vsrun:vs8/x eth7 02:00:00:00:00:77 1500 up", ""},
+		{"eth1", "dummy", "vsrun:vs8/eth1 eth3 02:00:00:00:00:77 1500 up", ""},
+		{"nic", "", "vsrun:vs8/nic eth7 02:00:00:00:00:77 1500 up", "eth7"}, // its record is lost
+	} {
+		l := h.link(device{Heard: Heard{Name: c.name, Kind: c.kind, Alias: c.alias}, elsewhere: noID})
+		step, _ := l.leaves()
+		back, _ := step.(moveBack)
+		if back.name != c.back || vs8.has(l) != (c.back != "") {
+			t.Errorf("%s (%s) that says %q is moved back as %q", c.name, c.kind, c.alias, back.name)
+		}
+	}
+	if _, o := cutOrigin("vsrun:vs8/" + port + " vsrun:vs9/eth0 eth3 02:00:00:00:00:09 1500 up"); o.alias != "" {
+		t.Errorf("it would come back with the mark of another one, %q", o.alias)
+	}
+}

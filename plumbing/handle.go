@@ -26,6 +26,10 @@ type Handle struct {
 	proc    *procfs        // for all visits of its life
 	indexes map[string]int // of links inside, as far as asked for
 
+	// Had are interfaces that records have told of beside those of [Handle.Observe]. A link
+	// inside is a device of the host's if a record says so: see portOf.
+	Had []Interface
+
 	// Settled, where there is one, is called when all links are in place, before
 	// the segment is asked about addresses, which takes long.
 	Settled func()

@@ -131,10 +131,43 @@ func (d device) link() Link {
 	if d.elsewhere == noID {
 		l.Parent = 0 // that is another one inside
 	}
-	if l.Alias, l.origin = cutOrigin(d.Alias); l.origin.name != "" {
-		l.form, l.Sources = form{Kind: Device}, nil
-	}
+	l.Alias = d.Alias
 	return l
+}
+
+// link is the device as one inside, and as one of the host's if it is that.
+func (h *Handle) link(d device) Link {
+	l := d.link()
+	mark, o := cutOrigin(d.Alias)
+	if o.name == "" {
+		return l
+	}
+	if o.name = h.portOf(d, o.name); o.name == "" || mark != h.place.mark(d.Name) {
+		l.pretends = true
+		return l
+	}
+	l.Alias, l.origin, l.form, l.Sources = mark, o, form{Kind: Device}, nil
+	return l
+}
+
+// portOf is what a device inside was called on the host that says it was called so: "" if it
+// is none of the host's. Who has CAP_NET_ADMIN in there can have any link say anything, so a
+// record must name it, and its port. Nobody can make a NIC: that is given back in any case, as
+// the kernel would (default_device_exit_net), and where a record names it by that.
+func (h *Handle) portOf(d device, said string) string {
+	var named []string
+	for _, i := range h.Had {
+		if i.Kind == Device && i.Name == d.Name {
+			named = append(named, i.Port)
+		}
+	}
+	switch nic := d.Kind == "" && !d.is(unix.IFF_LOOPBACK); {
+	case slices.Contains(named, said), nic && len(named) == 0:
+		return said
+	case nic:
+		return named[0]
+	}
+	return ""
 }
 
 // port is the device as one of the host's.

@@ -214,7 +214,7 @@ func FuzzNotice(f *testing.F) {
 		decodeRoute(body, nil)
 		foreignRule(body)
 		if d, ok := decodeDevice(body); ok {
-			d.link()
+			(&Handle{}).link(d)
 		}
 		decodePortMAC(body)
 		namespaceOf(body)

@@ -17,6 +17,7 @@ func (h *Handle) Observe(want Network) (State, error) {
 	if h.ns == nil {
 		s.Features, err = features()
 	} else {
+		h.Had = slices.Concat(h.Had, want.Interfaces)
 		err = h.observeInside(&s)
 	}
 	if err != nil {
@@ -60,7 +61,7 @@ func (h *Handle) observeLinks(s *State) error {
 	}
 	clear(h.indexes)
 	for _, d := range devices {
-		s.Links = append(s.Links, d.link())
+		s.Links = append(s.Links, h.link(d))
 		h.indexes[d.Name] = d.index
 	}
 	s.Namespace, s.Holder = Foreign, h.holder

@@ -78,6 +78,8 @@ type Link struct {
 	RA      bool // it heeds router advertisements
 	Defrtr  bool // and has such a router as its default gateway
 	Alias   string
+
+	pretends bool // its alias says that it is a device of the host's, which it is not
 }
 
 // An Address is one on a link of ours.
@@ -136,7 +138,7 @@ type Place struct {
 func (p Place) Path() string { return p.Dir + "/" + p.Name }
 
 // has reports whether a link is ours by its mark, whatever somebody has renamed it to.
-func (p Place) has(l Link) bool { return strings.HasPrefix(l.Alias, p.mark("")+"/") }
+func (p Place) has(l Link) bool { return strings.HasPrefix(l.Alias, p.mark("")+"/") && !l.pretends }
 
 // mark is the alias (IFLA_IFALIAS) that says whose a device is; without a
 // device's name, the namespace's own mark, on its loopback.

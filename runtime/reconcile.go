@@ -11,18 +11,28 @@ import (
 	"github.com/vsrun/vsrun/plumbing"
 )
 
-// reconcile makes the kernel match the record.
-func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer) error {
-	return r.reconcileBy(ctx, vs, r.serve)
+// reconcile makes the kernel match the record; was are what it said before.
+func (r *Runtime) reconcile(ctx context.Context, vs VirtualServer, was ...*VirtualServer) error {
+	return r.reconcileBy(ctx, vs, r.serve, was...)
+}
+
+// had are the interfaces of what one was, of which there may be some yet.
+func had(was ...*VirtualServer) (list []plumbing.Interface) {
+	for _, vs := range was {
+		if vs != nil {
+			list = append(append(list, vs.Interfaces...), had(vs.Before)...)
+		}
+	}
+	return list
 }
 
 // A serving sees to the services of a virtual server. fresh: its namespace has just been
 // made.
 type serving func(ctx context.Context, ns *nsutil.Namespace, vs VirtualServer, fresh bool) error
 
-func (r *Runtime) reconcileBy(ctx context.Context, vs VirtualServer, serve serving) error {
+func (r *Runtime) reconcileBy(ctx context.Context, vs VirtualServer, serve serving, was ...*VirtualServer) error {
 	if vs.Disabled {
-		return r.takeDown(ctx, vs.ID, OwnTimeout)
+		return r.takeDown(ctx, vs.ID, OwnTimeout, was...)
 	}
 	if err := r.ensurePorts(ctx, vs); err != nil {
 		return err
@@ -36,6 +46,7 @@ func (r *Runtime) reconcileBy(ctx context.Context, vs VirtualServer, serve servi
 		return err
 	}
 	fresh := h.Namespace() == nil
+	h.Had = had(append(was, vs.Before)...)
 	h.Deleting = r.closing(h, vs)
 	h.Deleted = func() { h.Deleting() }
 	changed, err := r.plumb(ctx, h, vs)
@@ -144,6 +155,9 @@ func (r *Runtime) planned(vs VirtualServer, taken error, first *VirtualServer) (
 		return nil, err
 	}
 	defer h.Close()
+	if old, err := r.Store.Load(vs.ID); err == nil {
+		h.Had = had(&old)
+	}
 	have, err := h.Observe(plumbing.Network{})
 	if err != nil {
 		return nil, err
@@ -186,12 +200,12 @@ func (r *Runtime) Script(vs VirtualServer, plan plumbing.Plan) string {
 
 // stop ends the services, then takes the network down, whatever becomes of the
 // services.
-func (r *Runtime) stop(ctx context.Context, id int, timeout time.Duration) (killed []string, err error) {
+func (r *Runtime) stop(ctx context.Context, id int, timeout time.Duration, was ...*VirtualServer) (killed []string, err error) {
 	killed, err = r.stopServices(ctx, id, timeout)
 	if err != nil && ctx.Err() != nil { // the caller's wish
 		return killed, err
 	}
-	return killed, errors.Join(err, r.unplumb(context.WithoutCancel(ctx), id, false, r.removal(context.WithoutCancel(ctx))))
+	return killed, errors.Join(err, r.unplumb(context.WithoutCancel(ctx), id, false, r.removal(context.WithoutCancel(ctx)), was...))
 }
 
 // A taker takes the network of a virtual server down; there may be none any more.
@@ -205,12 +219,14 @@ func (r *Runtime) removal(ctx context.Context) taker {
 }
 
 // unplumb takes the network down. What is forgotten needs no account of its end.
-func (r *Runtime) unplumb(ctx context.Context, id int, forgotten bool, take taker) error {
+func (r *Runtime) unplumb(ctx context.Context, id int, forgotten bool, take taker, was ...*VirtualServer) error {
 	h, err := r.view.Open(r.place(id))
 	if err != nil {
 		return err
 	}
 	defer h.Close()
+	vs, absent := r.Store.Load(id) // without its record nobody says what was there, and nothing is kept of it
+	h.Had = had(append(was, &vs)...)
 	have, err := h.ObserveLinks()
 	if err != nil {
 		return err
@@ -218,14 +234,13 @@ func (r *Runtime) unplumb(ctx context.Context, id int, forgotten bool, take take
 	if have.Namespace == plumbing.Foreign {
 		return fmt.Errorf("%s is a network namespace of somebody else's: it is left alone", r.place(id).Path())
 	}
-	vs, absent := r.Store.Load(id) // without its record nobody says what was there, and nothing is kept of it
 	if absent == nil && !forgotten {
 		h.Deleting = r.leaving(h, vs)
 		if len(plumbing.Removal(have).Deleted(have)) == 0 {
 			h.Deleting()
 		}
 	}
-	if vs.UsesDevice() {
+	if (plumbing.Network{Interfaces: h.Had}).UsesDevice() {
 		one := take
 		take = func(h *plumbing.Handle, have plumbing.State) error {
 			return errors.Join(one(h, have), r.giveBack(ctx, h, plumbing.Network{}))
@@ -255,7 +270,7 @@ func (r *Runtime) giveBack(ctx context.Context, h *plumbing.Handle, keep plumbin
 }
 
 // takeDown is stop for those who do not report what had to be killed.
-func (r *Runtime) takeDown(ctx context.Context, id int, timeout time.Duration) error {
-	_, err := r.stop(ctx, id, timeout)
+func (r *Runtime) takeDown(ctx context.Context, id int, timeout time.Duration, was ...*VirtualServer) error {
+	_, err := r.stop(ctx, id, timeout, was...)
 	return err
 }

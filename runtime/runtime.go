@@ -208,7 +208,7 @@ func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualSer
 	if err := r.Store.claim(ctx, vs, r.MachineID); err != nil {
 		return err
 	}
-	err := r.reconcile(ctx, vs)
+	err := r.reconcile(ctx, vs, old)
 	switch {
 	case err == nil:
 		return nil
@@ -217,7 +217,7 @@ func (r *Runtime) replace(ctx context.Context, old *VirtualServer, vs VirtualSer
 	case old == nil: // data of one whose record is lost
 		return errors.Join(err, r.Store.forget(vs.ID))
 	}
-	if back := r.goBack(context.WithoutCancel(ctx), *old); back != nil && back.Error() != err.Error() {
+	if back := r.goBack(context.WithoutCancel(ctx), *old, vs); back != nil && back.Error() != err.Error() {
 		err = errors.Join(err, fmt.Errorf("cannot go back to what was: %w", back))
 	}
 	return err
@@ -231,11 +231,11 @@ func (r *Runtime) affirm(ctx context.Context, vs VirtualServer) error {
 
 // goBack makes a virtual server what it was, unless another one has taken something of
 // that meanwhile. Then the record stays what was asked for last.
-func (r *Runtime) goBack(ctx context.Context, old VirtualServer) error {
+func (r *Runtime) goBack(ctx context.Context, old, vs VirtualServer) error {
 	if err := r.Store.claim(ctx, old, r.MachineID); err != nil {
 		return err
 	}
-	return r.reconcile(ctx, old)
+	return r.reconcile(ctx, old, &vs)
 }
 
 // Enable puts virtual servers on the network, or mends what has drifted.
@@ -322,7 +322,11 @@ func (r *Runtime) apply(ctx context.Context, vs VirtualServer) (did string, err 
 
 // Diff is what an apply of vs would do, and what somebody has added inside, in words.
 func (r *Runtime) Diff(ctx context.Context, vs VirtualServer) (drift []Drift, foreign []string, err error) {
-	s, err := r.status(ctx, vs)
+	var was []*VirtualServer
+	if old, err := r.Store.Load(vs.ID); err == nil {
+		was = append(was, &old)
+	}
+	s, err := r.status(ctx, vs, was...)
 	return s.Drift, s.Foreign, err
 }
 

@@ -89,7 +89,7 @@ func (r *Runtime) StatusAll(ctx context.Context) ([]Status, error) {
 	return all, errors.Join(append(errs, err)...)
 }
 
-func (r *Runtime) status(ctx context.Context, vs VirtualServer) (Status, error) {
+func (r *Runtime) status(ctx context.Context, vs VirtualServer, was ...*VirtualServer) (Status, error) {
 	s := Status{
 		ID:         vs.ID,
 		Name:       vs.Title(),
@@ -109,7 +109,7 @@ func (r *Runtime) status(ctx context.Context, vs VirtualServer) (Status, error) 
 	if vs.Disabled {
 		s.State = Disabled
 	}
-	if err := r.look(ctx, vs, &s); err != nil {
+	if err := r.look(ctx, vs, &s, was...); err != nil {
 		return s, fmt.Errorf("cannot look at %s: %w", vs, err)
 	}
 	if len(s.Drift) > 0 {
@@ -118,12 +118,13 @@ func (r *Runtime) status(ctx context.Context, vs VirtualServer) (Status, error) 
 	return s, nil
 }
 
-func (r *Runtime) look(ctx context.Context, vs VirtualServer, s *Status) error {
+func (r *Runtime) look(ctx context.Context, vs VirtualServer, s *Status, was ...*VirtualServer) error {
 	h, err := r.open(vs.ID)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
+	h.Had = had(append(was, vs.Before)...)
 	want := r.network(vs)
 	have, err := h.Observe(want)
 	if err != nil {

@@ -223,6 +223,32 @@ func TestDevice(t *testing.T) {
 	}
 }
 
+// What a service calls a device of the host's is left inside, and ends there.
+func TestDevicePretended(t *testing.T) {
+	s := newDeviceSite(t)
+	was := s.nic(t, "eth2")
+	s.MustVsrun(t, "create", "8", "--no-probe", "--port", "eth2", "--kind", "device", "--address", "192.0.2.8/24")
+	in := s.In("vs8")
+	pretend := func() {
+		t.Helper()
+		in.Run(t, "ip", "link", "add", "x", "type", "veth", "peer", "name", "y")
+		in.Run(t, "ip", "link", "set", "dev", "x", "alias", "vsrun:vs8/x eth7 02:00:00:00:00:77 1500 up")
+	}
+	for _, end := range []string{"disable 8", "destroy 8"} {
+		pretend()
+		s.MustVsrun(t, strings.Fields(end)...)
+		if r := s.TryRun("ip", "link", "show", "dev", "eth7"); r.Code == 0 {
+			t.Errorf("%s: the host has it: %v", end, r)
+		}
+		if now := s.nic(t, "eth2"); now != was {
+			t.Errorf("%s: it was\n%s, and is\n%s", end, was, now)
+		}
+		if end == "disable 8" {
+			s.MustVsrun(t, "enable", "8", "--no-probe")
+		}
+	}
+}
+
 // What cannot be given away is left as it is.
 func TestDeviceRefused(t *testing.T) {
 	s := newSite(t, "eth1", "eth2")
