@@ -41,10 +41,14 @@ func (r *Runtime) Mend(ctx context.Context, id int, begin func([]Drift) bool) (d
 	if err != nil || !slices.ContainsFunc(s.Drift, Drift.Mendable) || !begin(s.Drift) {
 		return s.Drift, err
 	}
-	if whole := vs.whole(); vs.Before != nil && r.Store.claim(ctx, whole, r.MachineID) == nil {
-		vs = whole
+	want, err := r.changed(vs, asItIs)
+	if err == nil && !same(want, vs) { // it gets back what an apply took that did not end
+		err = r.Store.claim(ctx, want, r.MachineID)
 	}
-	return s.Drift, r.mend(ctx, vs)
+	if err != nil {
+		return s.Drift, err
+	}
+	return s.Drift, r.mend(ctx, want)
 }
 
 // mend is reconcile for what nobody has asked for. Services that have to do without a

@@ -165,14 +165,37 @@ func (r *Runtime) existing(vs VirtualServer) (bool, error) {
 func same(a, b VirtualServer) bool { return bytes.Equal(a.record(), b.record()) }
 
 // Update changes a virtual server, and the kernel with it. After an error all
-// is as it was before.
+// is as it was before. change may be called twice, the second time with what counts.
 func (r *Runtime) Update(ctx context.Context, id int, change func(*VirtualServer) error) (VirtualServer, error) {
 	old, unlock, err := r.Store.hold(ctx, id)
 	if err != nil {
 		return VirtualServer{}, err
 	}
 	defer unlock()
-	vs := old.whole()
+	vs, err := r.changed(old, change)
+	if err != nil {
+		return vs, err
+	}
+	return vs, r.replace(ctx, &old, vs)
+}
+
+// changed makes a change of what a virtual server is to be, which has again what was taken
+// from it by an apply that was killed, unless another one has some of that by now.
+func (r *Runtime) changed(old VirtualServer, change func(*VirtualServer) error) (VirtualServer, error) {
+	if old.Before == nil {
+		return old.changed(change)
+	}
+	less, lessErr := old.changed(change) // first: a change tells its caller what it has found
+	vs, err := old.whole().changed(change)
+	if err != nil || lessErr != nil || r.Store.free(vs, r.MachineID) == nil {
+		return vs, err
+	}
+	vs.Disabled = old.Before.Disabled // which counts for nothing, and so need not be stored anew
+	less.Before = &vs
+	return less, nil
+}
+
+func (vs VirtualServer) changed(change func(*VirtualServer) error) (VirtualServer, error) {
 	vs.Interfaces, vs.Routes, vs.Services = slices.Clone(vs.Interfaces), slices.Clone(vs.Routes), slices.Clone(vs.Services)
 	if err := change(&vs); err != nil {
 		return vs, err
@@ -180,8 +203,11 @@ func (r *Runtime) Update(ctx context.Context, id int, change func(*VirtualServer
 	if problems := vs.Validate(); len(problems) > 0 {
 		return vs, &InvalidError{problems}
 	}
-	return vs, r.replace(ctx, &old, vs)
+	return vs, nil
 }
+
+// asItIs is the change of one that is to be what it is to be.
+func asItIs(*VirtualServer) error { return nil }
 
 // An InvalidError is a change that would make a virtual server impossible.
 type InvalidError struct{ Problems []Problem }
@@ -260,7 +286,7 @@ func (r *Runtime) Disable(ctx context.Context, id int, timeout time.Duration) (k
 
 // Boot makes a virtual server what it was last asked to be, on the network or not.
 func (r *Runtime) Boot(ctx context.Context, id int) (VirtualServer, error) {
-	return r.Update(ctx, id, func(*VirtualServer) error { return nil })
+	return r.Update(ctx, id, asItIs)
 }
 
 // Shutdown takes a virtual server off the network until the next Boot. The services
