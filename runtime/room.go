@@ -19,12 +19,13 @@ type Room struct {
 	list      []VirtualServer
 	before    map[int]VirtualServer // those that have something to give up
 	less      map[int]VirtualServer // the same without it
+	gave      map[int]bool          // those that have given it up
 	now, last []int                 // which of the list go at once, and which then, one after the other
 }
 
 // Room is found out for those that are about to be applied.
 func (r *Runtime) Room(list []VirtualServer) *Room {
-	m := &Room{runtime: r, list: list, before: map[int]VirtualServer{}, less: map[int]VirtualServer{}}
+	m := &Room{runtime: r, list: list, before: map[int]VirtualServer{}, less: map[int]VirtualServer{}, gave: map[int]bool{}}
 	type wish struct {
 		vs VirtualServer
 		as string
@@ -122,26 +123,32 @@ func (m *Room) Apply(ctx context.Context, done func(k int, did string, err error
 	}
 }
 
-// giveUp has the givers do so. After an error they have what they had.
+// giveUp has the givers do so. After an error they have what they had. One that somebody has
+// changed, or destroyed, since the room was found out stays what it is by now: who wants
+// something of it is refused, or finds it free.
 func (m *Room) giveUp(ctx context.Context) error {
-	var given []int
 	for _, vs := range m.list {
 		less, gives := m.less[vs.ID]
 		if !gives {
 			continue
 		}
 		now, err := m.runtime.Store.Load(vs.ID)
-		if err == nil && same(now, m.before[vs.ID]) { // else somebody has changed it since
+		switch {
+		case errors.Is(err, ErrNotFound), err == nil && !same(now, m.before[vs.ID]):
+			continue
+		case err == nil:
 			err = m.runtime.replace(ctx, &now, less)
 		}
 		if err != nil {
 			err = fmt.Errorf("cannot have %s give up what others are to have: %w", vs, err)
-			for _, id := range given {
-				err = errors.Join(err, m.giveBack(ctx, id))
+			for _, giver := range m.list {
+				if m.gave[giver.ID] {
+					err = errors.Join(err, m.giveBack(ctx, giver.ID))
+				}
 			}
 			return err
 		}
-		given = append(given, vs.ID)
+		m.gave[vs.ID] = true
 	}
 	return nil
 }
@@ -158,7 +165,7 @@ func (m *Room) giveBack(ctx context.Context, id int) error {
 // apply gives one that it fails for back what it had.
 func (m *Room) apply(ctx context.Context, vs VirtualServer) (did string, err error) {
 	did, err = m.runtime.apply(ctx, vs)
-	if _, gave := m.before[vs.ID]; gave && err != nil {
+	if err != nil && m.gave[vs.ID] {
 		err = errors.Join(err, m.giveBack(ctx, vs.ID))
 	}
 	return did, err
