@@ -110,6 +110,28 @@ func (s *Store) lock(ctx context.Context, ids ...int) (unlock func(), err error)
 	return l.close, nil
 }
 
+// ErrBusy says that somebody else is at work on a virtual server.
+var ErrBusy = errors.New("another vsrun is at work on it")
+
+// tryLock is lock for who does not wait: ErrBusy.
+func (s *Store) tryLock(id int) (unlock func(), err error) {
+	l, err := s.openLatch()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.take(unix.F_OFD_SETLK, id); err != nil {
+		l.close()
+		if isHeld(err) {
+			err = ErrBusy
+		}
+		return nil, fmt.Errorf("cannot lock %s: %w", lockName(id), err)
+	}
+	return l.close, nil
+}
+
+// isHeld reports whether a lock was not to be had since somebody has it (fcntl_locking(2)).
+func isHeld(err error) bool { return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) }
+
 // ErrTaken says that another node agent is at work on the same state directory, or in the
 // same run directory.
 var ErrTaken = errors.New("another one is running")
@@ -126,7 +148,7 @@ func (s *Store) BeAgent() (release func(), err error) {
 	}
 	if err != nil {
 		l.close()
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		if isHeld(err) {
 			return nil, &plumbing.Refusal{Err: fmt.Errorf("%w, on %s", ErrTaken, s.dir), Cure: "end that one first: systemctl stop vsd"}
 		}
 		return nil, fmt.Errorf("cannot lock %s: %w", s.dir, err)

@@ -17,7 +17,7 @@ import (
 // Mend makes a virtual server what its record says, where it is not, and tells what was
 // different, also that which nobody can mend. It does nothing unless begin, which is told
 // under the lock, agrees. One that is as it should be costs a look; one that is not there
-// is none.
+// is none. Who else is at work on it is not waited for: ErrBusy.
 func (r *Runtime) Mend(ctx context.Context, id int, begin func([]Drift) bool) (drift []Drift, err error) {
 	s, err := r.Status(ctx, id)
 	if errors.Is(err, ErrNotFound) {
@@ -26,7 +26,7 @@ func (r *Runtime) Mend(ctx context.Context, id int, begin func([]Drift) bool) (d
 	if err != nil || !slices.ContainsFunc(s.Drift, Drift.Mendable) {
 		return s.Drift, err
 	}
-	vs, unlock, err := r.Store.hold(ctx, id)
+	vs, unlock, err := r.Store.tryHold(id)
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
 	}
@@ -114,9 +114,10 @@ func (r *Runtime) lookAfterPort(name string) (p portRecord, drift []Drift, err e
 	return p, drift, err
 }
 
-// Announce tells the segments of a virtual server where its addresses are.
+// Announce tells the segments of a virtual server where its addresses are. Like Mend it does
+// not wait: ErrBusy.
 func (r *Runtime) Announce(ctx context.Context, id int) error {
-	vs, unlock, err := r.Store.hold(ctx, id)
+	vs, unlock, err := r.Store.tryHold(id)
 	if err != nil {
 		return err
 	}

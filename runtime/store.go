@@ -76,7 +76,20 @@ func (s *Store) hold(ctx context.Context, id int) (vs VirtualServer, unlock func
 	if unlock, err = s.lock(ctx, id); err != nil {
 		return vs, nil, err
 	}
-	if vs, err = s.Load(id); err != nil {
+	return s.held(id, unlock)
+}
+
+// tryHold is hold for who does not wait: ErrBusy.
+func (s *Store) tryHold(id int) (vs VirtualServer, unlock func(), err error) {
+	if unlock, err = s.tryLock(id); err != nil {
+		return vs, nil, err
+	}
+	return s.held(id, unlock)
+}
+
+func (s *Store) held(id int, unlock func()) (VirtualServer, func(), error) {
+	vs, err := s.Load(id)
+	if err != nil {
 		unlock()
 		return vs, nil, err
 	}

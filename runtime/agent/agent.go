@@ -60,6 +60,10 @@ const settle = 50 * time.Millisecond
 // waiting for answers from the network.
 const crowd = 64
 
+// patience is when to come again to one that somebody else is at work on. Who waited for
+// him would keep a place in the crowd, and an apply may be at work on all of a crowd for long.
+const patience = time.Second
+
 // New is an agent that does nothing until Run.
 func New(r *runtime.Runtime, log *slog.Logger) *Agent {
 	return &Agent{

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -31,6 +32,9 @@ func (a *Agent) see(ctx context.Context, s subject, announce bool) result {
 	switch {
 	case ctx.Err() != nil:
 		return r
+	case errors.Is(err, runtime.ErrBusy):
+		r.again, r.announce = patience, announce
+		return r
 	case err != nil:
 		e.Event, e.Error, e.Wait = Failed, err.Error(), a.limits.failed(s)
 		a.record(e)
@@ -49,8 +53,8 @@ func (a *Agent) see(ctx context.Context, s subject, announce bool) result {
 		e.Event = Waits
 		a.record(e)
 	}
-	if announce && s.port == "" {
-		a.tell(ctx, s)
+	if announce && s.port == "" && !a.tell(ctx, s) {
+		r.again, r.announce = patience, true
 	}
 	r.served = !slices.ContainsFunc(drift, func(d runtime.Drift) bool { return d.Topic == runtime.OfServices })
 	return r
@@ -63,12 +67,18 @@ func (a *Agent) mend(ctx context.Context, s subject, begin func([]runtime.Drift)
 	return a.runtime.Mend(ctx, s.id, begin)
 }
 
-func (a *Agent) tell(ctx context.Context, s subject) {
-	if err := a.runtime.Announce(ctx, s.id); err != nil {
+// tell announces one, and reports whether it need not come again for that.
+func (a *Agent) tell(ctx context.Context, s subject) bool {
+	err := a.runtime.Announce(ctx, s.id)
+	switch {
+	case errors.Is(err, runtime.ErrBusy):
+		return false
+	case err != nil:
 		a.log.Warn("cannot announce the addresses", "vs", s.id, "err", err)
-		return
+	default:
+		a.record(Event{Event: Announced, ID: s.id})
 	}
-	a.record(Event{Event: Announced, ID: s.id})
+	return true
 }
 
 // missing tells what has to come back before anything can be mended.
