@@ -121,6 +121,16 @@ var throttles = []string{
 // The words of v2 for the same.
 var rates = []string{"rbps=", "wbps=", "riops=", "wiops="}
 
+// Both is what keeps both limits of a device.
+func (io IO) Both(o IO) IO {
+	for k := range rates {
+		if mine, other := io.rate(k), *o.rate(k); *mine == 0 || other != 0 && other < *mine {
+			*mine = other
+		}
+	}
+	return io
+}
+
 func (io IO) knob() knob {
 	k := knob{controller: "io", unlimited: io == IO{Device: io.Device}}
 	var words []string

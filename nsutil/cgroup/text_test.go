@@ -98,3 +98,12 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestBothLimits(t *testing.T) {
+	a := IO{Device: "8:0", ReadBytes: 5, WriteBytes: 9, WriteOps: 7}
+	b := IO{Device: "8:0", ReadBytes: 6, WriteBytes: 3, ReadOps: 8}
+	want := IO{Device: "8:0", ReadBytes: 5, WriteBytes: 3, ReadOps: 8, WriteOps: 7}
+	if got := a.Both(b); got != want || b.Both(a) != want {
+		t.Errorf("%+v", got)
+	}
+}

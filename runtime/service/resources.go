@@ -3,6 +3,7 @@ package service
 import (
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -26,7 +27,7 @@ type IORate struct {
 	Path     string `json:"path,omitempty" yaml:"path,omitempty"`         // a file, directory or block device
 	Read     string `json:"read,omitempty" yaml:"read,omitempty"`         // bytes a second, or with K, M, G or T
 	Write    string `json:"write,omitempty" yaml:"write,omitempty"`       // likewise
-	ReadOps  int    `json:"readOps,omitempty" yaml:"readOps,omitempty"`   // operations a second
+	ReadOps  int    `json:"readOps,omitempty" yaml:"readOps,omitempty"`   // operations a second, below 2^32-1
 	WriteOps int    `json:"writeOps,omitempty" yaml:"writeOps,omitempty"` // likewise
 }
 
@@ -46,6 +47,10 @@ func (r Resources) limits() (l cgroup.Limits, err error) {
 		one.WriteBytes, _ = parseBytes(io.Write)
 		if one.Device, err = cgroup.Device(io.Path); err != nil {
 			return l, fmt.Errorf("cannot limit io: %w", err)
+		}
+		if k := slices.IndexFunc(l.IO, func(io cgroup.IO) bool { return io.Device == one.Device }); k >= 0 {
+			l.IO[k] = l.IO[k].Both(one) // the kernel has one limit for a disk
+			continue
 		}
 		l.IO = append(l.IO, one)
 	}
@@ -116,8 +121,10 @@ func (io IORate) validate(add func(field string, err error)) {
 	add("read", err)
 	_, err = parseBytes(io.Write)
 	add("write", err)
-	if io.ReadOps < 0 || io.WriteOps < 0 {
-		add("readOps", errors.New("is negative, or writeOps is"))
+	for _, ops := range []int{io.ReadOps, io.WriteOps} {
+		if ops < 0 || ops >= math.MaxUint32 {
+			add("readOps", fmt.Errorf("%d, here or in writeOps, is out of range: 1 to %d", ops, math.MaxUint32-1))
+		}
 	}
 	if (io == IORate{Path: io.Path}) {
 		add("read", errors.New("is missing, as are write, readOps and writeOps"))
