@@ -105,8 +105,8 @@ func hearSysctls(ctx context.Context, ear *plumbing.SysctlListener) <-chan []int
 func (a *Agent) lookAtAll() {
 	w := &a.world
 	old := w.servers
-	for _, s := range old {
-		w.unfollow(s)
+	for id, s := range old {
+		a.unfollow(id, s)
 	}
 	w.servers, w.bonds, w.named, w.watches = map[int]*server{}, map[string]plumbing.Bond{}, map[int]int{}, map[int]int{}
 	a.anew = nil
@@ -181,8 +181,7 @@ func (a *Agent) follow(id int) {
 		return
 	}
 	s.ns, s.lost = now, map[int]bool{}
-	a.world.unfollow(s)
-	a.runtime.Store.Ledgers().Unheard(id)
+	a.unfollow(id, s)
 	a.mark(subject{id: id}, settle)
 	if now == (inode{}) {
 		return
@@ -244,11 +243,15 @@ func (a *Agent) refollow(id int) {
 	}
 }
 
-func (w *world) unfollow(s *server) {
+// unfollow lets go of a namespace, and of what was heard of its interfaces' ends: it must not
+// be counted in another one.
+func (a *Agent) unfollow(id int, s *server) {
+	w := &a.world
 	w.drop(s.watches)
 	s.watches = nil
 	w.drop(slices.Collect(maps.Values(s.limits)))
 	s.limits = nil
+	a.runtime.Store.Ledgers().Unheard(id)
 }
 
 func (w *world) drop(watches []int) {
@@ -309,7 +312,7 @@ func (a *Agent) take(heard []plumbing.Notice) {
 				delete(a.world.named, n.Namespace)
 				if s := a.world.servers[id]; s != nil {
 					s.ns = inode{}
-					a.world.unfollow(s)
+					a.unfollow(id, s)
 					a.follow(id)
 				}
 			}
@@ -433,7 +436,7 @@ func (a *Agent) reread(changed []subject) {
 
 func (a *Agent) forget(id int) {
 	if s := a.world.servers[id]; s != nil {
-		a.world.unfollow(s)
+		a.unfollow(id, s)
 	}
 	delete(a.world.servers, id)
 	maps.DeleteFunc(a.world.named, func(_, of int) bool { return of == id })
