@@ -20,9 +20,9 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if os.Getenv("VSRUN_VM_BOOT") == "2" {
-		flag.Set("test.run", "^TestAfterReboot$")
+		flag.Set("test.run", "^Test(AfterReboot|Clock)$")
 	} else {
-		flag.Set("test.skip", "^TestAfterReboot$")
+		flag.Set("test.skip", "^Test(AfterReboot|Clock)$")
 	}
 	os.Exit(m.Run())
 }
@@ -285,20 +285,30 @@ func TestSupervisor(t *testing.T) {
 	expect(t, "", `systemctl --failed --plain --no-legend`)
 }
 
+// where is what a virtual server keeps over a reboot: MACs, link-local and other addresses,
+// and services.
+const where = `for vs in $(ls /run/netns | grep ^vs); do
+		echo $vs
+		ip -n $vs -o address show | awk '{ print $2, $3, $4 }' | sort
+		ip -n $vs -o link show | grep -o 'link/ether [^ ]*' || true
+		vsrun ps ${vs#vs} | awk 'NR > 1 { print $1, $2 }'
+	done`
+
 // The totals of vs8, with a reboot between.
 func TestLedger(t *testing.T) {
 	host(t)
 	sh(t, `
 		vsrun show 8 >/dev/null || vsrun create 8 --port eth1 --address 192.0.2.8/24
 		ip netns exec client ping -q -c 20 -i 0.01 -s 1000 192.0.2.8
-		vsrun ledger ls | awk '$1 == 8 { print $3, $4, $5 }' >/srv/ledger
-		sync`)
+		vsrun ledger ls | awk '$1 == 8 { print $3, $4, $5 }' >/srv/ledger`)
+	sh(t, `(`+where+`) >/srv/where; sync`)
 }
 
 func TestAfterReboot(t *testing.T) {
 	host(t)
 	expect(t, "running", `systemctl is-system-running --wait`)
 	expect(t, "of vs8", page)
+	expect(t, sh(t, `cat /srv/where`), where)
 	expect(t, "counts on", `
 		read -r day time bytes </srv/ledger
 		vsrun ledger ls | awk -v day=$day -v time=$time -v bytes=$bytes '
@@ -314,4 +324,41 @@ func TestAfterReboot(t *testing.T) {
 	sh(t, `vsrun destroy --all`)
 	expect(t, "client", `ls /run/netns`)
 	expect(t, "", `pgrep -x vs-init || true; find /sys/fs/cgroup -name '*vs[0-9]*'`)
+}
+
+// A clock that is set, forward or back, by an hour or a year, changes nothing of what runs:
+// no service is started again or gives up, what differs is mended at once, and what is counted
+// counts on.
+func TestClock(t *testing.T) {
+	host(t)
+	sh(t, `
+		vsrun create 17 --port eth1 --no-probe --address 192.0.2.17/24
+		vsrun service add 17 idle -- sleep 1700
+		vsrun service add 17 often --restart always -- sleep 2
+		systemctl stop systemd-timesyncd chrony 2>/dev/null || true`)
+	const running = `pgrep -fx 'sleep 1700'; systemctl show -P MainPID vsd; systemctl show -P MainPID ipmd; pgrep -x vs-init | sort`
+	const bytes = `vsrun ledger ls | awk '$1 == 17 { print $5 }'`
+	const gaps = `vsrun ledger ls | awk '$1 == 17 { print $9 }'`
+	before := sh(t, running)
+	real := time.Now()
+	for _, jump := range []time.Duration{time.Hour, -time.Hour, 365 * 24 * time.Hour, -2 * 365 * 24 * time.Hour} {
+		counted := sh(t, bytes)
+		restarts := sh(t, `vsrun ps 17 | awk '$1 == "often" { print $4 }'`)
+		now := time.Now().Add(jump)
+		sh(t, now.UTC().Format(`date -u -s '2006-01-02 15:04:05' >/dev/null`))
+		sh(t, `
+			ip -n vs17 address delete 192.0.2.17/24 dev eth0
+			timeout 20 sh -c 'until ip -n vs17 address show dev eth0 | grep -q 192.0.2.17/24; do sleep 0.1; done'
+			ip netns exec client ping -q -c 20 -i 0.01 -s 1000 192.0.2.17 >/dev/null
+			timeout 20 sh -c 'until [ "$(vsrun ps 17 | awk '"'"'$1 == "often" { print $4 }'"'"')" -gt `+restarts+` ]; do sleep 0.2; done'`)
+		expect(t, before, running)
+		expect(t, "counts on", bytes+` | awk -v was=`+counted+` '$1 >= was + 20000 { print "counts on" }'`)
+		expect(t, "0", gaps)
+		expect(t, "", `curl -sS --unix-socket /run/vsrun/ipmd.sock http://ipmd/stats | grep -oE '"[a-zA-Z]*":-[0-9.]+' | grep -v MaxConn || true`)
+		expect(t, "17", asked+` | grep -x 17`)
+		expect(t, "", `vsrun diff 17 | grep -v 'service often: exit status 0' || true`) // it is paused, perhaps
+	}
+	sh(t, real.Add(time.Minute).UTC().Format(`date -u -s '2006-01-02 15:04:05' >/dev/null`))
+	sh(t, `vsrun destroy 17`)
+	expect(t, "", `systemctl --failed --plain --no-legend`)
 }
