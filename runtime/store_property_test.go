@@ -96,7 +96,7 @@ func drawVirtualServer(t *rapid.T) VirtualServer {
 		vs.Files = append(vs.Files, service.File{Path: path, Content: word.Draw(t, "content"), Mode: rapid.SampledFrom([]string{"", "600"}).Draw(t, "mode")})
 	}
 	free := []string{"192.0.2.8/24", "198.51.100.8/31", "203.0.113.8/32", "2001:db8::8/64", "2001:db8:1::8/128"}
-	for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"eth0", "lan", "ß.1_", "no", "8", "~"}), 0, 3, rapid.ID).Draw(t, "interfaces") {
+	for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"eth0", "lan", "ß.1_", "no", "8", "~a"}), 0, 3, rapid.ID).Draw(t, "interfaces") {
 		i := plumbing.Interface{
 			Name: name,
 			Port: rapid.SampledFrom([]string{"eth1", "bond0", "1e3", "null"}).Draw(t, "port"),

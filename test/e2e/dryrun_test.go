@@ -74,7 +74,7 @@ interfaces:
 - {name: "$HOME", port: "odd&name;#(1)", addresses: [192.0.2.8/24]}
 - {name: "it's", port: eth1, addresses: [198.51.100.8/24]}
 - {name: '"x";true', port: eth1}
-- {name: "a\\b*?~", port: eth1}
+- {name: "a\\b*?~1", port: eth1}
 - {name: "größe→", port: eth1, addresses: ["2001:db8::8/64"]}
 - {name: "123456789012345", port: eth2}
 - {name: "eth1@x", port: eth2}
