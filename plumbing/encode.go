@@ -2,6 +2,8 @@ package plumbing
 
 import (
 	"encoding/binary"
+	"errors"
+	"math"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +14,7 @@ type message struct {
 	kind  uint16 // RTM_…
 	flags uint16 // NLM_F_… beside NLM_F_REQUEST
 	body  []byte
+	err   error // it cannot be said
 }
 
 func (m message) size() int { return unix.NLMSG_HDRLEN + align(len(m.body)) }
@@ -53,8 +56,14 @@ func (m *message) nest(typ uint16, fill func(*message)) {
 	start := len(m.body)
 	m.put(typ, nil)
 	fill(m)
-	binary.NativeEndian.PutUint16(m.body[start:], uint16(len(m.body)-start))
+	size := len(m.body) - start
+	if size > math.MaxUint16 { // the kernel would take the rest for other attributes
+		m.err = errTooLong
+	}
+	binary.NativeEndian.PutUint16(m.body[start:], uint16(size))
 }
+
+var errTooLong = errors.New("the list is too long for the kernel")
 
 // ifinfomsg starts a request about a link (struct ifinfomsg).
 func ifinfomsg(kind, flags uint16, index int, up, change uint32) message {
@@ -62,7 +71,7 @@ func ifinfomsg(kind, flags uint16, index int, up, change uint32) message {
 	b = binary.NativeEndian.AppendUint32(b, uint32(index))
 	b = binary.NativeEndian.AppendUint32(b, up)
 	b = binary.NativeEndian.AppendUint32(b, change)
-	return message{kind, flags, b}
+	return message{kind: kind, flags: flags, body: b}
 }
 
 // newLink makes a link on a device of the host's and directly in another namespace, where it

@@ -159,12 +159,19 @@ func (i Interface) validateKind(p problems) {
 	case t.mode != Source && len(i.Sources) > 0:
 		p.in("sources").check(refuse("give it mode source", "interface %s has sources, and is a %s", i.Name, t))
 	}
+	if len(i.Sources) > maxSources {
+		p.in("sources").add("interface %s has %d sources: at most %d", i.Name, len(i.Sources), maxSources)
+		return
+	}
 	for k, m := range i.Sources {
 		if slices.Contains(i.Sources[:k], m) {
 			p.item("sources", k).add("MAC %s is there twice", m)
 		}
 	}
 }
+
+// maxSources is far less than what fits in one attribute: 5,400.
+const maxSources = 1024
 
 func kinds() (list []string) {
 	for _, t := range traits {

@@ -171,10 +171,10 @@ func (l *Listener) id(ns *nsutil.Namespace) (int, error) {
 
 // Next waits for what happens next. After ErrMissed it goes on.
 func (l *Listener) Next() ([]Notice, error) {
-	var n, oobn int
+	var n, oobn, flags int
 	var err error
 	waited := l.raw.Read(func(fd uintptr) bool {
-		n, oobn, _, _, err = unix.Recvmsg(int(fd), l.buf, l.oob, 0)
+		n, oobn, flags, _, err = unix.Recvmsg(int(fd), l.buf, l.oob, 0)
 		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
 	})
 	switch {
@@ -184,6 +184,8 @@ func (l *Listener) Next() ([]Notice, error) {
 		return nil, cmp.Or(l.drain(), ErrMissed)
 	case err != nil:
 		return nil, fmt.Errorf("cannot hear the kernel: %w", err)
+	case flags&unix.MSG_TRUNC != 0: // somebody inside has a link say more than there is room for
+		return nil, ErrMissed
 	}
 	replies, err := parseReplies(l.buf[:n])
 	if err != nil {

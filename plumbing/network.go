@@ -21,7 +21,7 @@ type Interface struct {
 	VLAN      VLAN           `json:"vlan,omitempty" yaml:"vlan,omitempty"`
 	Kind      Kind           `json:"kind,omitempty" yaml:"kind,omitempty"`
 	Mode      Mode           `json:"mode,omitempty" yaml:"mode,omitempty"`
-	Sources   []MAC          `json:"sources,omitempty" yaml:"sources,omitempty"` // whom a macvlan in mode source receives from
+	Sources   []MAC          `json:"sources,omitempty" yaml:"sources,omitempty"` // whom a macvlan in mode source receives from, at most 1024
 	MAC       MAC            `json:"mac,omitzero" yaml:"mac,omitempty"`
 	MTU       int            `json:"mtu,omitempty" yaml:"mtu,omitempty"`             // bytes, 68–65535; 0: that of what it sits on
 	Addresses []netip.Prefix `json:"addresses,omitempty" yaml:"addresses,omitempty"` // the first of an IPv4 subnet is its primary one

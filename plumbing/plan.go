@@ -1,6 +1,7 @@
 package plumbing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,7 +130,7 @@ func (p Plan) apply(ctx context.Context, h *Handle) (Plan, error) {
 	messages := make([]message, len(p))
 	for k, s := range p {
 		m, err := s.(request).message(h)
-		if err != nil {
+		if err = cmp.Or(err, m.err); err != nil {
 			return nil, cannot(s, h, err)
 		}
 		messages[k] = m

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -67,9 +68,15 @@ const maxSend = 32 << 10
 const maxRequests = 64
 
 // do sends the requests, as many as fit at a time, and gives each one's error.
-// The kernel goes on after a refused request, so several can have failed.
+// The kernel goes on after a refused request, so several can have failed. Where one
+// cannot be said, none is sent.
 func (s *netlinkSocket) do(requests ...message) []error {
 	errs := make([]error, len(requests))
+	for _, m := range requests {
+		if m.err != nil {
+			return slices.Repeat([]error{m.err}, len(requests))
+		}
+	}
 	for start := 0; start < len(requests); {
 		end := start + fitting(requests[start:])
 		if err := s.send(requests[start:end], errs[start:end]); err != nil {
@@ -137,7 +144,7 @@ func (s *netlinkSocket) get(m message, each func(payload []byte)) error {
 func (s *netlinkSocket) read(last uint32, answered func(seq uint32, err error), each func([]byte)) error {
 	var interrupted error
 	for {
-		n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
+		n, err := s.receive()
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -164,6 +171,20 @@ func (s *netlinkSocket) read(last uint32, answered func(seq uint32, err error), 
 			}
 		}
 	}
+}
+
+// receive takes one datagram into the buffer, and makes that larger for one that would not
+// fit: somebody inside can give a link more attributes than one thinks (sources of a macvlan).
+func (s *netlinkSocket) receive() (n int, err error) {
+	n, _, err = unix.Recvfrom(s.fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
+	if err != nil {
+		return 0, err
+	}
+	if n > len(s.buf) {
+		s.buf = make([]byte, n)
+	}
+	n, _, err = unix.Recvfrom(s.fd, s.buf, 0)
+	return n, err
 }
 
 // A reply is one netlink message from the kernel: an answer with a payload, or

@@ -204,6 +204,8 @@ routes[2].realm: route to 2001:db8:7::/48: IPv6 routes have no realm`},
 		{Name: "h", Port: "eth3", Mode: Passthru, MAC: MAC{2, 3}},
 		{Name: "i", Port: "eth3", Mode: Private},
 		{Name: "j", Port: "eth3", VLAN: VLAN{10}},
+		{Name: "k", Port: "eth1", Mode: Source, Sources: macs(1024)},
+		{Name: "l", Port: "eth1", Mode: Source, Sources: macs(1025)},
 	}}, problems: `
 interfaces[1].mode: mode "passthrough" is unknown: it is bridge, private, vepa, source or passthru
 interfaces[2].mode: interface c is of kind vlan, which has no modes
@@ -211,7 +213,8 @@ interfaces[4].sources: interface e is a macvlan in mode source and has no source
 interfaces[5].sources: interface f has sources, and is a macvlan in mode bridge
 interfaces[5].sources[2]: MAC 02:01:00:00:00:00 is there twice
 interfaces[7].mac: interface h is a macvlan in mode passthru, which has the MAC of what it sits on
-interfaces[8].port: interface h already has port eth3, in another way than macvlan in mode private`},
+interfaces[8].port: interface h already has port eth3, in another way than macvlan in mode private
+interfaces[11].sources: interface l has 1025 sources: at most 1024`},
 	{name: "sources of routes", network: one(func(i *Interface) { i.Addresses = prefixes("192.0.2.8/24", "2001:db8::8/64") },
 		Route{To: netip.MustParsePrefix("198.51.100.0/24"), Dev: "eth0", Src: netip.MustParseAddr("192.0.2.8")},
 		Route{To: netip.MustParsePrefix("198.51.100.0/25"), Dev: "eth0", Src: netip.MustParseAddr("192.0.2.9")},

@@ -39,7 +39,7 @@ A document (-f) is YAML or JSON:
       kind: macvlan            # or vlan: the VLAN is its alone; device: the port itself, until it is detached
       mode: bridge             # whom on the port it reaches: all in this mode; private: none; vepa: by the switch;
                                # source: who is in sources; passthru: it is alone there, and has its MAC
-      sources: [02:00:5e:10:00:01]  # with mode source: receive from these alone
+      sources: [02:00:5e:10:00:01]  # with mode source: receive from these alone, at most 1024
       mac: 02:00:5e:10:00:08   # derived when left out
       mtu: 1500                # the port's when left out
       addresses: [192.0.2.8/24, "2001:db8::8/64"]

@@ -28,7 +28,7 @@ func (f *interfaceFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.vlan, "vlan", "", "the VLAN of the port, such as 10, or 100.10 for one inside another (802.1ad)")
 	flags.StringVar(&f.kind, "kind", "", "how it sits there: macvlan; vlan for a VLAN that it shares with nobody; device for the port itself, moved in (default macvlan)")
 	flags.StringVar(&f.mode, "mode", "", "whom on the port a macvlan reaches: bridge (all in this mode), private (none), vepa (whom the switch lets it), source (whom --source names), passthru (it is alone there, and has its MAC) (default bridge)")
-	flags.StringArrayVar(&f.sources, "source", nil, "a MAC that a macvlan in mode source receives from; repeatable")
+	flags.StringArrayVar(&f.sources, "source", nil, "a MAC that a macvlan in mode source receives from; repeatable, up to 1024 times")
 	flags.StringVar(&f.ifname, "ifname", "", "its name inside (default the first free of eth0, eth1, …)")
 	flags.StringArrayVar(&f.addresses, "address", nil, "address with prefix length, such as 192.0.2.8/24; repeatable")
 	flags.StringArrayVar(&f.gateways, "gateway", nil, "default gateway; one IPv4, one IPv6")
