@@ -14,8 +14,12 @@ func (s *State) observeAddresses(inside *netlinkSocket, names map[int]string) er
 	err := inside.all(dump(unix.RTM_GETADDR, unix.AF_UNSPEC), func(b []byte) {
 		a, scope, flags, marked := decodeAddress(b, names)
 		marks = marks || marked
-		if a.Prefix.IsValid() && flags&unix.IFA_F_PERMANENT != 0 && scope != unix.RT_SCOPE_LINK && scope != unix.RT_SCOPE_HOST {
+		switch permanent := flags&unix.IFA_F_PERMANENT != 0; {
+		case !a.Prefix.IsValid():
+		case permanent && scope != unix.RT_SCOPE_LINK && scope != unix.RT_SCOPE_HOST:
 			s.Addresses = append(s.Addresses, a)
+		case !permanent && a.Prefix.Addr().Is4():
+			s.Passing = append(s.Passing, a)
 		}
 	})
 	if !marks { // this kernel does not keep marks: it has one on a loopback's address

@@ -139,6 +139,7 @@ func (d *differ) deletion(l Link) delLink {
 // renamed is the state when a link has another name.
 func (s State) renamed(r renameLink) State {
 	s.Links, s.Addresses, s.Routes = slices.Clone(s.Links), slices.Clone(s.Addresses), slices.Clone(s.Routes)
+	s.Passing = slices.Clone(s.Passing)
 	change := func(name *string) {
 		if *name == r.dev {
 			*name = r.name
@@ -149,6 +150,9 @@ func (s State) renamed(r renameLink) State {
 	}
 	for k := range s.Addresses {
 		change(&s.Addresses[k].Dev)
+	}
+	for k := range s.Passing {
+		change(&s.Passing[k].Dev)
 	}
 	for k := range s.Routes {
 		change(&s.Routes[k].Dev)

@@ -38,7 +38,12 @@ func TestPrimary(t *testing.T) {
 	if a := source("192.0.2.1"); a != "192.0.2.10" {
 		t.Errorf("in another order the source is %s", a)
 	}
-	// Somebody else's is left alone, and what is primary with it.
+	// Somebody else's does not become primary in the place of ours.
+	apply(t, h, document("192.0.2.8/24", "192.0.2.10/24", "198.51.100.8/24"))
+	if a := source("192.0.2.1"); a != "192.0.2.10" {
+		t.Errorf("where somebody else's would be next the source is %s", a)
+	}
+	// It is left alone, and what is primary with it.
 	host.Run(t, "sh", "-ec", "ip -n vs8 address delete 192.0.2.10/24 dev eth0; ip -n vs8 address delete 192.0.2.8/24 dev eth0")
 	apply(t, h, document("192.0.2.10/24", "192.0.2.8/24", "198.51.100.8/24"))
 	if a := source("192.0.2.1"); a != "192.0.2.77" {
@@ -48,7 +53,7 @@ func TestPrimary(t *testing.T) {
 
 func TestSetPrimary(t *testing.T) {
 	list := prefixes("192.0.2.8/24", "192.0.2.9/24", "192.0.2.10/24")
-	step := setPrimary{"eth0", list[1], []netip.Prefix{list[0], list[2]}}
+	step := setPrimary{dev: "eth0", first: list[1], others: []netip.Prefix{list[0], list[2]}}
 	if text := step.String(); text != "make 192.0.2.9/24 the primary address on eth0" {
 		t.Error(text)
 	}
@@ -60,5 +65,40 @@ func TestSetPrimary(t *testing.T) {
 	}
 	if undo := step.undo().(setPrimary); undo.first != list[0] || !slices.Equal(undo.others, []netip.Prefix{list[1], list[2]}) {
 		t.Errorf("it is undone by %v", undo)
+	}
+	step.foreign = true
+	if undo := step.undo(); undo != nil {
+		t.Errorf("beside somebody else's it is undone by %v", undo)
+	}
+}
+
+// Nothing makes somebody else's address the primary one.
+func TestPrimaryBesideForeign(t *testing.T) {
+	list := prefixes("192.0.2.8/24", "192.0.2.9/24", "192.0.2.77/24")
+	want := eth0(func(i *Interface) { i.Addresses = list[:2] })
+	first, old := Address{Dev: "eth0", Prefix: list[0], Secondary: true}, Address{Dev: "eth0", Prefix: list[1]}
+	foreign := Address{Dev: "eth0", Prefix: list[2], Secondary: true, Foreign: true}
+	stale := Address{Dev: "eth0", Prefix: list[2], Secondary: true}
+	for _, tt := range []struct {
+		name          string
+		have, passing []Address
+		made          bool
+	}{
+		{"alone", []Address{old, first}, nil, true},
+		{"yet to be added", []Address{old}, nil, true},
+		{"before one of somebody else's", []Address{old, first, foreign}, nil, true},
+		{"behind one of somebody else's", []Address{old, foreign, first}, nil, false},
+		{"to be added behind it", []Address{old, foreign}, nil, false},
+		{"behind one that goes", []Address{old, stale, first}, nil, true},
+		{"beside one with a lifetime", []Address{old, first}, []Address{foreign}, false},
+	} {
+		plan, err := Diff(vs8, want, present(func(s *State) { s.Addresses, s.Passing = tt.have, tt.passing }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		made := slices.ContainsFunc(plan, func(s Step) bool { _, is := s.(setPrimary); return is })
+		if made != tt.made {
+			t.Errorf("%s: made primary: %t", tt.name, made)
+		}
 	}
 }

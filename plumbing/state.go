@@ -16,7 +16,8 @@ type State struct {
 	HostNames []string         // all names on the host, read only then
 	HostIndex map[int]HostLink // by index, read only then
 	Links     []Link           // inside, loopback included
-	Addresses []Address        // the permanent ones, on our links
+	Addresses []Address        // the permanent ones, on our links, in the kernel's order
+	Passing   []Address        // IPv4 ones with a lifetime, likewise
 	Routes    []Route          // those with our protocol
 	Routers   []Route          // default routes that routers have given
 	Rules     []Rule           // likewise
