@@ -3,8 +3,8 @@ package lab
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -34,7 +34,7 @@ func (r Result) String() string {
 func run(stdin string, argv ...string) Result {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	var out, errs bytes.Buffer
+	var out, errs heard
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
 	cmd.Cancel = func() error { // said at once: it may be where even SIGKILL does not reach it
@@ -48,15 +48,28 @@ func run(stdin string, argv ...string) Result {
 	switch {
 	case ctx.Err() != nil:
 		r.Stderr += fmt.Sprintf("lab: given up after %v\n", patience)
-	case errors.Is(err, exec.ErrWaitDelay):
-		r.Code = 0
-		r.Stderr += "lab: it left a process behind that holds its output\n"
 	case cmd.ProcessState == nil:
 		r.Stderr += err.Error() + "\n"
 	default:
 		r.Code = exitCode(cmd.ProcessState.Sys().(syscall.WaitStatus))
+		if out.cut || errs.cut {
+			r.Stderr += "lab: it left a process behind that holds its output, or was not heard to its end\n"
+		}
 	}
 	return r
+}
+
+// A heard is the output of a command, and whether it was cut off. os/exec tells that of a
+// command that succeeded alone: one that failed then seems to have said nothing.
+type heard struct {
+	bytes.Buffer
+	cut bool
+}
+
+func (h *heard) ReadFrom(r io.Reader) (int64, error) {
+	n, err := h.Buffer.ReadFrom(r)
+	h.cut = err != nil
+	return n, err
 }
 
 // must fails the test unless the command succeeded.
