@@ -28,6 +28,8 @@ func ViewHost() (*HostView, error) {
 		return nil, err
 	}
 	v := &HostView{news: news}
+	// Who has no address is told nothing (do_one_broadcast).
+	err = unix.Bind(news.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	for _, group := range []int{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR} {
 		err = errors.Join(err, unix.SetsockoptInt(news.fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group))
 	}
