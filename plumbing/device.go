@@ -168,6 +168,33 @@ func (s moveIn) explain(err error) error {
 	return err
 }
 
+// Before is what devices of the host's that a plan moves in have counted by now, by their names
+// inside: the kernel goes on from there.
+func (h *Handle) Before(plan Plan) (map[string]Counted, error) {
+	var before map[string]Counted
+	for _, s := range plan {
+		s, ok := s.(moveIn)
+		if !ok {
+			continue
+		}
+		err := h.host.get(linkGet(s.port), func(b []byte) {
+			if len(b) < unix.SizeofIfInfomsg {
+				return
+			}
+			if c := decodeCounted(b); c != nil {
+				if before == nil {
+					before = map[string]Counted{}
+				}
+				before[s.dev] = *c
+			}
+		})
+		if err != nil {
+			return before, fmt.Errorf("cannot read the counters of %s: %w", s.port, err)
+		}
+	}
+	return before, nil
+}
+
 // moveBack gives it to the host again, as it was.
 type moveBack struct {
 	dev, mark string

@@ -74,8 +74,17 @@ func inside(h *plumbing.Handle, vs VirtualServer) ledger.Source {
 
 // What becomes of a ledger keeps nobody from anything: what it lacks then is a gap.
 
-func (r *Runtime) opening(h *plumbing.Handle, vs VirtualServer) {
-	r.warn(r.Store.Ledgers().Opening(context.Background(), inside(h, vs)))
+func (r *Runtime) opening(h *plumbing.Handle, vs VirtualServer, plan plumbing.Plan) {
+	s := inside(h, vs)
+	before, err := h.Before(plan)
+	r.warn(err)
+	for name, c := range before {
+		if s.Before == nil {
+			s.Before = map[string]stats.Counters{}
+		}
+		s.Before[name] = stats.Counters(c)
+	}
+	r.warn(r.Store.Ledgers().Opening(context.Background(), s))
 }
 
 func (r *Runtime) never(vs VirtualServer) {

@@ -95,7 +95,7 @@ func (r *Runtime) plumbOnce(ctx context.Context, h *plumbing.Handle, vs VirtualS
 	plan, err := r.plan(h, vs)
 	if err == nil {
 		if len(plan.Changes()) > 0 {
-			r.opening(h, vs)
+			r.opening(h, vs, plan)
 		}
 		err = plan.Apply(ctx, h)
 	}

@@ -35,6 +35,9 @@ type account struct {
 	Last    reading              `json:"last"`
 	Moved   map[string]statement `json:"moved,omitempty"` // by the ID of an account elsewhere
 
+	// Before is what interfaces that are yet to be seen had counted elsewhere, by name.
+	Before map[string]stats.Counters `json:"before,omitempty"`
+
 	dirty bool // more than Last has changed
 }
 
@@ -96,7 +99,7 @@ func (a *account) clone() *account {
 	c.Base = a.Base.plus(figures{})
 	c.Ended = slices.Clone(a.Ended)
 	c.Last.Links = slices.Clone(a.Last.Links)
-	c.Moved = maps.Clone(a.Moved)
+	c.Moved, c.Before = maps.Clone(a.Moved), maps.Clone(a.Before)
 	for id, s := range c.Moved {
 		s.Figures = s.Figures.plus(figures{})
 		c.Moved[id] = s
@@ -128,6 +131,7 @@ func readingOf(s *stats.Sample) reading {
 func (a *account) seen(now reading) {
 	if now.Life == a.Last.Life {
 		a.again(&now)
+		a.begin(a.Last.Links, now.Links)
 		a.Last = now
 		return
 	}
@@ -139,7 +143,43 @@ func (a *account) seen(now reading) {
 	if k := slices.Index(a.Ended, now.Life); k >= 0 { // it was taken for gone, and published again
 		a.Ended = slices.Delete(a.Ended, k, k+1)
 		a.from(now)
+		a.Before = nil
 	}
+	a.begin(nil, now.Links)
+}
+
+// begin subtracts what links that have come had counted before, once.
+func (a *account) begin(was, now []link) {
+	for _, l := range a.without(&a.Base, come(was, now)) {
+		delete(a.Before, l)
+		a.dirty = true
+	}
+}
+
+// without takes from figures what links that have come had counted before, and names them.
+func (a *account) without(f *figures, come []link) (names []string) {
+	for _, l := range come {
+		if before, there := a.Before[l.Name]; there {
+			c := f.account(l.Name, a.Since)
+			*c = less(*c, before, l.Counters)
+			names = append(names, l.Name)
+		}
+	}
+	return names
+}
+
+// come are the links that were not there, or were made anew.
+func come(was, now []link) []link {
+	return slices.DeleteFunc(slices.Clone(now), func(l link) bool {
+		return slices.ContainsFunc(was, func(w link) bool { return w.Name == l.Name && !remade(w.Counters, l.Counters) })
+	})
+}
+
+// less is a sum without what a link had counted before, of which it has now as much at most: some
+// drivers begin anew when a device comes up.
+func less(sum, before, now stats.Counters) stats.Counters {
+	before = combine(before, now, func(a, b uint64) uint64 { return min(a, b) })
+	return combine(sum, before, func(a, b uint64) uint64 { return a - b })
 }
 
 // again takes in another reading of the same life.
@@ -211,8 +251,9 @@ func (a *account) gone(at time.Time) {
 }
 
 // toOpen says that the virtual server is about to be put on the network. now is what
-// is there already, with no life when nothing is.
-func (a *account) toOpen(now reading) {
+// is there already, with no life when nothing is. before is what interfaces have counted that
+// are not there yet, but exist.
+func (a *account) toOpen(now reading, before map[string]stats.Counters) {
 	if now.Life != "" {
 		a.seen(now)
 	} else {
@@ -226,6 +267,8 @@ func (a *account) toOpen(now reading) {
 		a.dirty = a.dirty || l.Closed
 		l.Closed = false
 	}
+	a.dirty = a.dirty || len(a.Before)+len(before) > 0
+	a.Before = maps.Clone(before)
 }
 
 // toNever says that what was about to be put on the network is gone, whatever there was
@@ -234,6 +277,8 @@ func (a *account) toNever() {
 	if a.Last.Phase == opening && a.Last.Life == "" || a.Last.Life != "" && a.Last.closed() {
 		a.Last.Phase, a.dirty = closed, true
 	}
+	a.dirty = a.dirty || a.Before != nil
+	a.Before = nil
 }
 
 func (r *reading) closed() bool {
@@ -300,10 +345,12 @@ func (a *account) with(now reading) figures {
 	if now.Life != a.Last.Life {
 		sum := a.own()
 		sum.add(now.Links, now.MIB, a.Since)
+		a.without(&sum, now.Links)
 		return sum
 	}
-	sum := a.Base.plus(figures{})
-	sum.add(larger(follow(a.Last.Links, now.Links), now.Links), a.Last.MIB.atLeast(now.MIB), a.Since)
+	sum, was := a.Base.plus(figures{}), follow(a.Last.Links, now.Links)
+	sum.add(larger(was, now.Links), a.Last.MIB.atLeast(now.MIB), a.Since)
+	a.without(&sum, come(was, now.Links))
 	return sum
 }
 

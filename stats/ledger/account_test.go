@@ -23,7 +23,7 @@ func TestSinceStays(t *testing.T) {
 		return r
 	}
 	a := newAccount(at(0, ""))
-	a.toOpen(at(1, ""))
+	a.toOpen(at(1, ""), nil)
 	a.tidy([]string{"eth0"})
 	check := func(when string, f figures) {
 		t.Helper()
@@ -36,10 +36,68 @@ func TestSinceStays(t *testing.T) {
 	a.seen(at(10, "x"))
 	check("kept", a.own())
 	a.toClose(at(11, "x"))
-	a.toOpen(at(20, ""))
+	a.toOpen(at(20, ""), nil)
 	a.tidy([]string{"eth0"})
 	a.seen(at(25, "y"))
 	check("in another life", a.own())
+}
+
+// A device of the host's counts on when it is moved in: what it had counted before is not the
+// virtual server's, in no life.
+func TestBefore(t *testing.T) {
+	clock := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	at := func(life string, counted ...uint64) reading {
+		clock = clock.Add(time.Second)
+		r := reading{Phase: open, Time: clock, Life: life}
+		if life == "" {
+			r.Phase = closed
+		}
+		for _, n := range counted {
+			r.Links = append(r.Links, link{Interface: stats.Interface{Name: "eth0", Counters: stats.Counters{RxBytes: n}}})
+		}
+		return r
+	}
+	had := func(n uint64) map[string]stats.Counters { return map[string]stats.Counters{"eth0": {RxBytes: n}} }
+	a := newAccount(at(""))
+	expect := func(when string, f figures, want uint64) {
+		t.Helper()
+		if got := f.list().Total.RxBytes; got != want || a.Gaps != 0 {
+			t.Errorf("%s: %d bytes and %d gaps; want %d and none", when, got, a.Gaps, want)
+		}
+	}
+	a.toOpen(at(""), had(1000))
+	expect("opened", a.own(), 0)
+	expect("opened, and looked at before it is there", a.with(at("x")), 0)
+	expect("looked at", a.with(at("x", 1010)), 10)
+	a.seen(at("x"))
+	expect("kept before it was there", a.own(), 0)
+	expect("looked at, in a life that is known", a.with(at("x", 1010)), 10)
+	a.seen(at("x", 1010))
+	a = a.clone()
+	a.seen(at("x", 1020))
+	expect("kept", a.own(), 20)
+	a.toLeave(at("x", 1030), "eth0")
+	a.gone(at("").Time)
+	expect("disabled", a.own(), 30)
+	a.toOpen(at(""), had(1100))
+	a.toLeave(at("y", 1105), "eth0")
+	expect("enabled and disabled, and never looked at", a.own(), 35)
+	a.toOpen(at(""), had(1200))
+	a.toNever()
+	a.toOpen(at(""), had(2000))
+	a.seen(at("z", 5))
+	expect("a driver has begun anew", a.own(), 35)
+	a.toClose(at("z", 6), "eth0")
+	a.toClose(at("z"))
+	a.toOpen(at("z"), had(3000))
+	a.seen(at("z", 3004))
+	expect("attached again", a.own(), 40)
+	a.toOpen(at("z", 3004), had(9)) // for one that never came
+	a.toClose(at("z", 3004), "eth0")
+	a.toClose(at("z"))
+	a.toOpen(at("z"), nil)
+	a.seen(at("z", 7))
+	expect("a macvlan in its place", a.own(), 47)
 }
 
 // Whatever a file holds, it is refused, or counted on from, and written as it was read.
@@ -62,7 +120,8 @@ func FuzzAccount(f *testing.F) {
 			}
 			now := reading{Phase: open, Time: begin, Life: "y", Links: []link{{Interface: stats.Interface{Name: "eth0"}}}}
 			c := a.clone()
-			for _, change := range []func(reading){c.seen, c.toOpen, func(r reading) { c.toClose(r, "eth0") }, c.toOpen} {
+			open := func(r reading) { c.toOpen(r, nil) }
+			for _, change := range []func(reading){c.seen, open, func(r reading) { c.toClose(r, "eth0") }, open} {
 				change(now)
 				c.tidy([]string{"eth0", "eth1"})
 				c.told(&now)

@@ -41,6 +41,10 @@ type Source struct {
 	ID     int
 	Wanted []string
 	Read   func(*stats.Sample) error
+
+	// Before is, for Opening, what interfaces that are not there yet have counted elsewhere: a
+	// device of the host's keeps its counters when it is moved in.
+	Before map[string]stats.Counters
 }
 
 // readings are those of a checkpoint, by the virtual server's ID. One counts in place
@@ -229,7 +233,7 @@ func cannot(verb string, id int, err error) error {
 
 // Opening is to be called before a virtual server is put on the network.
 func (b *Book) Opening(ctx context.Context, s Source) error {
-	return b.change(ctx, s, func(a *account, now reading) error { a.toOpen(now); return nil })
+	return b.change(ctx, s, func(a *account, now reading) error { a.toOpen(now, s.Before); return nil })
 }
 
 // Never is to be called when a virtual server that Opening was called for was not put

@@ -71,6 +71,7 @@ func (a *account) took(now reading, ended map[string]stats.Counters) {
 		for name, end := range ended {
 			if l := (link{Interface: stats.Interface{Name: name, Counters: end}}); !now.goesOn(l) {
 				a.add([]link{l}, mib{})
+				a.begin(nil, []link{l})
 			}
 		}
 	}

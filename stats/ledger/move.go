@@ -19,7 +19,7 @@ func (b *Book) Reset(ctx context.Context, s Source) (was *stats.Ledger, err erro
 		}
 		was = a.told(nil)
 		fresh := newAccount(a.Last)
-		fresh.Since, fresh.Ended = now.Time, a.Ended
+		fresh.Since, fresh.Ended, fresh.Before = now.Time, a.Ended, a.Before
 		*a = *fresh
 		return nil
 	})

@@ -223,6 +223,37 @@ func TestDevice(t *testing.T) {
 	}
 }
 
+// What a device had counted on the host is not the virtual server's, in any of its lives.
+func TestDeviceLedger(t *testing.T) {
+	s := newDeviceSite(t)
+	onHost := func() { // more than all that is sent inside
+		t.Helper()
+		s.MustVsrun(t, "create", "9", "--no-probe", "--port", "eth2", "--address", "192.0.2.9/24")
+		transfer(t, s, "vs9", "192.0.2.9", 5*parcel)
+		s.MustVsrun(t, "destroy", "9")
+	}
+	onHost()
+	s.MustVsrun(t, "create", "8", "--no-probe", "--port", "eth2", "--kind", "device", "--address", "192.0.2.8/24")
+	a := &audit{site: s, id: "8", ns: "vs8", addr: "192.0.2.8"}
+	a.check(t, "create")
+	for range 2 {
+		a.send(t)
+		a.check(t, "a transfer")
+		a.MustVsrun(t, "disable", "8")
+		a.check(t, "disable")
+		a.MustVsrun(t, "enable", "8", "--no-probe")
+		a.check(t, "enable")
+	}
+	a.MustVsrun(t, "detach", "8", "eth0")
+	a.check(t, "detach")
+	onHost()
+	a.MustVsrun(t, "attach", "8", "--no-probe", "--port", "eth2", "--kind", "device", "--address", "192.0.2.8/24")
+	a.check(t, "attach")
+	a.send(t)
+	a.check(t, "another transfer")
+	a.expectGaps(t, "all of that", 0)
+}
+
 // What a service calls a device of the host's is left inside, and ends there.
 func TestDevicePretended(t *testing.T) {
 	s := newDeviceSite(t)
