@@ -230,11 +230,10 @@ const unixFile = 0x89e0
 // openUp lets everybody connect to the socket's own file, whatever its name leads to
 // by now; the socket goes if it was made elsewhere.
 func (l *listener) openUp(name string) error {
-	fd, err := unix.IoctlRetInt(l.fd, unixFile)
+	file, err := l.file(name)
 	if err != nil {
-		return fmt.Errorf("cannot open its file: %w", err)
+		return err
 	}
-	file := os.NewFile(uintptr(fd), name)
 	defer file.Close()
 	at, err := os.Readlink(self(file))
 	if err != nil {
@@ -246,11 +245,37 @@ func (l *listener) openUp(name string) error {
 	return os.Chmod(self(file), 0o666)
 }
 
-// close lets go of the socket. The file of a unix socket goes when nobody holds it.
+// file is what a unix socket is bound to.
+func (l listener) file(name string) (*os.File, error) {
+	fd, err := unix.IoctlRetInt(l.fd, unixFile)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open its file: %w", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// close lets go of the socket, and of its file, unless that is another one's by now. Processes
+// that have the socket from their parent, which has ended, may not be gone yet.
 func (l listener) close() {
-	unix.Close(l.fd)
-	if name := l.String(); name[0] == '/' {
-		clearSpot(unlinked(name))
+	defer unix.Close(l.fd)
+	name := l.String()
+	if name[0] != '/' {
+		return
+	}
+	file, err := l.file(name)
+	if err != nil {
+		return
+	}
+	defer file.Close()
+	dir, err := openParent(unlinked(name))
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	at := filepath.Join(self(dir), path.Base(name))
+	own, err := file.Stat()
+	if now, failed := os.Lstat(at); err == nil && failed == nil && os.SameFile(own, now) {
+		os.Remove(at)
 	}
 }
 
