@@ -337,9 +337,9 @@ func (a *account) own() figures {
 
 // with is what would be counted if a reading were the last one: never less than own. One
 // from before the last one, of a life or an interface that may have ended since, tells
-// nothing.
+// nothing; a last one of the future, since the clock was set back, does not say which is.
 func (a *account) with(now reading) figures {
-	if !now.Time.After(a.Last.Time) {
+	if !now.Time.After(a.Last.Time) && !a.Last.Time.After(time.Now()) {
 		return a.own()
 	}
 	if now.Life != a.Last.Life {

@@ -42,6 +42,26 @@ func TestSinceStays(t *testing.T) {
 	check("in another life", a.own())
 }
 
+// When the clock has been set back the last reading is of the future, and what is counted
+// counts on all the same. Otherwise what was read before the last one tells nothing.
+func TestClockSetBack(t *testing.T) {
+	at := func(when time.Time, n uint64) reading {
+		return reading{Phase: open, Time: when, Life: "x", Links: []link{{Interface: stats.Interface{Name: "eth0", Counters: stats.Counters{RxBytes: n}}}}}
+	}
+	for _, c := range []struct {
+		ahead time.Duration
+		want  uint64
+	}{{time.Hour, 8}, {-time.Hour, 5}} {
+		last := time.Now().Add(c.ahead)
+		a := newAccount(at(last, 0))
+		a.toOpen(at(last, 0), nil)
+		a.seen(at(last, 5))
+		if got := a.with(at(last.Add(-2*time.Hour), 8)).list().Total.RxBytes; got != c.want {
+			t.Errorf("the last reading is %v ahead: %d bytes, not %d", c.ahead, got, c.want)
+		}
+	}
+}
+
 // A device of the host's counts on when it is moved in: what it had counted before is not the
 // virtual server's, in no life.
 func TestBefore(t *testing.T) {
