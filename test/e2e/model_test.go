@@ -255,7 +255,7 @@ func killInit(s *site, ns string) error {
 func (m asked) dryRun(t *rapid.T, s *site) {
 	step := m.draw(t, 8, false)
 	if verb, _, _ := strings.Cut(step.args, " "); verb != "create" && verb != "attach" && verb != "apply" {
-		t.Skip("it has no dry run")
+		t.Skip("it has no dry run") // rapid draws another step
 	}
 	step.args = strings.Replace(step.args, " --no-probe", " --dry-run", 1)
 	step.then = func() {}

@@ -48,7 +48,7 @@ var features = map[string]func() error{
 
 // Require skips the test unless the host has everything named: a feature
 // ("samba", "nginx", "cgroup2", "loop", "systemd", "disk", "pty"), a kind of network device that the
-// kernel can make ("kind:ipvlan"), a kernel that is new enough ("linux:6.11"), cgroups
+// kernel can make ("kind:ipvlan"), or cannot ("without:bond"), a kernel that is new enough ("linux:6.11"), cgroups
 // of v1 ("cgroup:v1"), a controller of its cgroups ("controller:memory"), a
 // capability that root has ("capability:sys_resource"), what a kernel may have been built
 // without ("kernel:btf"), a processor that programs may run on ("cpu:1" is the second),
@@ -110,6 +110,12 @@ func missing(name string) error {
 	}
 	if kind, ok := strings.CutPrefix(name, "kind:"); ok {
 		return linkKind(kind)
+	}
+	if kind, ok := strings.CutPrefix(name, "without:"); ok {
+		if linkKind(kind) == nil {
+			return fmt.Errorf("a kernel that cannot make a %s", kind)
+		}
+		return nil
 	}
 	if version, ok := strings.CutPrefix(name, "linux:"); ok {
 		return linux(version)
